@@ -1,0 +1,135 @@
+"""Reads YAML into a settings model, and says where a wrong key is and which one was probably meant."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from mammofed_shared.config.base import Settings
+from mammofed_shared.errors import ConfigurationError
+
+S = TypeVar("S", bound=Settings)
+Location = tuple[str | int, ...]
+
+
+def load(path: Path, model: type[S], overrides: Sequence[str] = ()) -> S:
+    """Read ``path`` as ``model``, with ``key.sub=value`` overrides laid over it.
+
+    Raises:
+        ConfigurationError: all that is wrong at once, each with its key, its line and the nearest right name.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}. Give the file with --config.") from error
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{path}: not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigurationError(f"{path}: expected keys and values, found {type(values).__name__}")
+    lines = _lines(node)
+    for override in overrides:
+        _apply_override(values, override, lines)
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        problems = "\n".join(f"  {_describe(problem, model, lines)}" for problem in error.errors())
+        raise ConfigurationError(f"{path} is not right:\n{problems}") from error
+
+
+def _lines(node: yaml.Node | None, prefix: Location = ()) -> dict[Location, int]:
+    """Map each key's location to its line, counted from 1."""
+    found: dict[Location, int] = {}
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            where = (*prefix, str(key.value))
+            found[where] = key.start_mark.line + 1
+            found |= _lines(value, where)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            found[(*prefix, index)] = item.start_mark.line + 1
+            found |= _lines(item, (*prefix, index))
+    return found
+
+
+def _apply_override(values: dict[str, Any], override: str, lines: dict[Location, int]) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigurationError(f"override {override!r}: expected key.sub=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"override {override!r}: the value is not YAML: {error}") from error
+    where: Location = ()
+    inner: Any = values
+    *parents, last = key.split(".")
+    for part in parents:
+        where = (*where, part)
+        if isinstance(inner, list):
+            inner = _list_item(inner, part, override)
+        else:
+            if inner.get(part) is None:
+                inner[part] = {}
+            inner = inner[part]
+        if not isinstance(inner, dict | list):
+            raise ConfigurationError(f"override {override!r}: {'.'.join(map(str, where))} holds no keys")
+    if isinstance(inner, list):
+        _list_item(inner, last, override)
+        inner[int(last)] = value
+    else:
+        inner[last] = value
+    lines[tuple(int(part) if part.isdigit() else part for part in key.split("."))] = 0
+
+
+def _list_item(items: list[Any], part: str, override: str) -> Any:
+    if not part.isdigit() or int(part) >= len(items):
+        raise ConfigurationError(f"override {override!r}: {part!r} is not an index below {len(items)}")
+    return items[int(part)]
+
+
+def _describe(problem: Mapping[str, Any], model: type[BaseModel], lines: dict[Location, int]) -> str:
+    where: Location = problem["loc"]
+    name = ".".join(map(str, where)) or "(whole file)"
+    line = next((lines[where[:n]] for n in range(len(where), 0, -1) if where[:n] in lines), None)
+    place = "" if line is None else "override, " if line == 0 else f"line {line}, "
+    if problem["type"] == "extra_forbidden":
+        known = _fields_at(model, where[:-1])
+        near = difflib.get_close_matches(str(where[-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
+        return f"{place}{name}: unknown key; {hint}"
+    if problem["type"] == "missing":
+        return f"{place}{name}: missing; it has no default"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    given = problem.get("input")
+    found = f" (found {given!r})" if isinstance(given, str | int | float | bool) or given is None else ""
+    return f"{place}{name}: {message}{found}"
+
+
+def _fields_at(model: type[BaseModel], where: Location) -> list[str]:
+    """Names that are allowed at a location, following nested models and sequences of models."""
+    current: Any = model
+    for part in where:
+        if isinstance(part, int):
+            continue
+        field = current.model_fields.get(part)
+        if field is None:
+            return []
+        current = _model_in(field.annotation)
+        if current is None:
+            return []
+    return list(current.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        found = _model_in(argument)
+        if found is not None:
+            return found
+    return None

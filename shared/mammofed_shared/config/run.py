@@ -1,0 +1,97 @@
+"""Configuration of a run: what the consortium lead writes and ``fl-server`` executes."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from mammofed_shared.config.base import Settings, Slug
+from mammofed_shared.config.preprocessing import PreprocessingSettings
+from mammofed_shared.config.tasks import TaskSettings
+
+
+class ScheduleSettings(Settings):
+    """Who trains when."""
+
+    kind: Literal["alternating", "fedavg"] = "alternating"
+    """`alternating`: one site after the other, the paper's schedule; `fedavg`: all sites at once, then the mean."""
+    rounds: int = Field(ge=1, le=100_000)
+    """In a round every scheduled site trains once."""
+    order: tuple[Slug, ...] = ()
+    """Sites that train, in this order; a site may stand in it twice. Empty: all sites of the run, as listed."""
+    epochs: int = Field(1, ge=1, le=1000)
+    """Local epochs of one visit."""
+    weighting: Literal["exams", "equal"] = "exams"
+    """Weight of a site's update in `fedavg`."""
+
+
+class EvaluationSettings(Settings):
+    """When and where the joint model is evaluated. Each site evaluates at home; only numbers travel."""
+
+    when: Literal["visit", "end", "never"] = "visit"
+    """`visit`: before the first and after each visit (or FedAvg round); `end`: after the last one only."""
+    sites: tuple[Slug, ...] = ()
+    """Sites that evaluate. Empty: all sites of the run."""
+
+
+class ServerSettings(Settings):
+    """Where the coordinator listens and keeps its state."""
+
+    listen: str = "0.0.0.0:9443"
+    """Address and port; sites connect to it, it never connects to them."""
+    folder: Path
+    """Everything of this run: spool, checkpoints, status, tracking."""
+    identity: Path
+    """Folder with the server's certificate, key and the consortium's root, made by `fl-server ca init`."""
+
+
+class TrackingSettings(Settings):
+    """MLflow, written from released numbers only."""
+
+    mlflow: str = ""
+    """Tracking URI, e.g. `sqlite:///runs/demo/mlflow.db`. Empty: a sqlite file in the run's folder."""
+    experiment: str = "mammofed"
+
+
+class RunSettings(Settings):
+    """One run of the federation."""
+
+    run: Slug
+    """Name of the run; part of every task's id."""
+    consortium: Slug
+    """Trust domain of the certificates: `spiffe://<consortium>/site/<name>`."""
+    seed: int = Field(0, ge=0, le=2**31 - 1)
+    sites: tuple[Slug, ...] = Field(min_length=1)
+    """All sites of the run."""
+    schedule: ScheduleSettings
+    on_failure: Literal["skip", "stop"] = "stop"
+    """What follows when a site's update is refused or its visit fails: go on without it, or stop the run."""
+    evaluation: EvaluationSettings = EvaluationSettings()
+    preprocessing: PreprocessingSettings = PreprocessingSettings()
+    task: TaskSettings
+    text_encoder: Path
+    """Folder with the text encoder's configuration and tokenizer (and weights), as each site has it too."""
+    server: ServerSettings
+    tracking: TrackingSettings = TrackingSettings()
+
+    @model_validator(mode="after")
+    def _sites_exist(self) -> "RunSettings":
+        if len(set(self.sites)) != len(self.sites):
+            raise ValueError(f"sites names a site twice: {', '.join(self.sites)}")
+        for where, names in (("schedule.order", self.schedule.order), ("evaluation.sites", self.evaluation.sites)):
+            for name in names:
+                if name not in self.sites:
+                    raise ValueError(f"{where} names {name!r}, which is not one of sites: {', '.join(self.sites)}")
+        if self.schedule.kind == "fedavg" and len(set(self.schedule.order)) != len(self.schedule.order):
+            raise ValueError("schedule.order names a site twice, which fedavg cannot run at the same time")
+        return self
+
+    @property
+    def training_sites(self) -> tuple[str, ...]:
+        """Sites in the order in which they train within a round."""
+        return self.schedule.order or self.sites
+
+    @property
+    def evaluation_sites(self) -> tuple[str, ...]:
+        """Sites that evaluate the joint model."""
+        return self.evaluation.sites or self.sites

@@ -1,0 +1,58 @@
+"""What the coordinator asks of a site, and what the site may answer, as records without torch, gRPC or Flower."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from mammofed_shared.config.base import Digest, Settings, Slug
+from mammofed_shared.config.tasks import TaskSettings
+
+
+class PayloadReference(Settings):
+    """A payload file, by what it holds."""
+
+    digest: Digest
+    size: int = Field(ge=0)
+
+
+class Plan(Settings):
+    """One visit as the coordinator asks for it.
+
+    ``task_id`` is deterministic (run/round/visit/site/kind), so that a plan delivered twice is one visit.
+    Progress of the run before the visit is ``epochs_before / epochs_total``; learning rates depend on nothing else.
+    ``moments_from`` is the task whose optimizer moments the site shall go on from; None: start with fresh ones.
+    """
+
+    task_id: str = Field(pattern=r"^[a-z0-9-]+/r\d{4}/v\d{5}/[a-z0-9-]+/(train|evaluate)$")
+    run: Slug
+    round: int = Field(ge=0)
+    visit: int = Field(ge=0)
+    site: Slug
+    kind: Literal["train", "evaluate"]
+    epochs: int = Field(ge=0)
+    epochs_before: int = Field(ge=0)
+    epochs_total: int = Field(ge=1)
+    seed: int = Field(ge=0)
+    moments_from: str | None = None
+    task: TaskSettings
+    preprocessing: Digest
+    text_encoder: Digest
+    state: PayloadReference
+
+
+class Update(Settings):
+    """What a visit gives back: a payload file (tensors and numbers; for an evaluation numbers only)."""
+
+    task_id: str
+    payload: PayloadReference
+    metrics: dict[str, float]
+
+
+class Progress(Settings):
+    """How far a visit is; goes into every poll."""
+
+    epoch: int = 0
+    step: int = 0
+    num_steps: int = 0
+    loss: float = 0.0
+    samples_per_s: float = 0.0

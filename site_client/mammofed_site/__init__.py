@@ -1,0 +1,1 @@
+"""One hospital: its data, its identity, its training. It never trusts the coordinator."""
