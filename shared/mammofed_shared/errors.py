@@ -8,6 +8,10 @@
     ├── Refused                 a plan or an update was refused; carries a ``RefusalCode``
     ├── VisitFailed             the worker group ended without an update; carries a ``RefusalCode``
     ├── StateError              a run's folder is not in a state that allows this command
+    ├── RunEnded                a run ended before its last turn
+    │   ├── RunStopped          a visit failed and the run's policy is to stop
+    │   └── RunCancelled        the lead cancelled it
+    ├── Unreachable             the coordinator does not answer, or refuses this site
     ├── DataError               a data set is missing, empty or prepared otherwise than the run asks
     │   └── UnreadableImage     one DICOM file cannot be trusted; carries a reason word
     └── CheckpointError         a checkpoint is incomplete or does not match its manifest
@@ -84,6 +88,22 @@ class VisitFailed(MammofedError):
 
 class StateError(MammofedError):
     """A run's folder is not in a state that allows this command."""
+
+
+class RunEnded(MammofedError):
+    """A run ended before its last turn."""
+
+
+class RunStopped(RunEnded):
+    """A visit failed, and the run's policy is to stop; `fl-server resume` tries again."""
+
+
+class RunCancelled(RunEnded):
+    """The lead cancelled the run."""
+
+
+class Unreachable(MammofedError):
+    """The coordinator refuses this site; trying again cannot help until somebody has acted."""
 
 
 class DataError(MammofedError):

@@ -68,7 +68,7 @@ class Exam:
 
 @dataclass(frozen=True, slots=True)
 class BreastSample:
-    """One sample of pretraining: one breast of one exam; its text is the exam's report (docs/architecture.md, Words)."""
+    """One sample of pretraining: one breast of one exam; its text is the exam's report."""
 
     exam: Exam
     laterality: Laterality

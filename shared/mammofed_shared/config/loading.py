@@ -24,7 +24,9 @@ def load(path: Path, model: type[S], overrides: Sequence[str] = ()) -> S:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}. Give the file with --config.") from error
+        raise ConfigurationError(
+            f"{path}: cannot be read: {error.strerror}. Give the file with --config."
+        ) from error
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         values = yaml.safe_load(text)

@@ -1,6 +1,6 @@
-"""Settings of the task ``pretrain``: image–text pretraining of Mammo-FM (paper, sections Architecture and Training).
+"""Settings of the task ``pretrain``: image–text pretraining of Mammo-FM (paper, Architecture and Training).
 
-The defaults are the paper's; where paper and released code differ, docs/ and domain.md §7 say what was chosen.
+The defaults are the paper's; where paper and released code differ, docs/ says what was chosen.
 """
 
 from typing import Literal
@@ -26,12 +26,14 @@ class ImageEncoderSettings(Settings):
 
 
 class TextEncoderSettings(Settings):
-    """A transformers encoder. Its folder (config, tokenizer, weights) is brought by each site, its digest by the plan."""
+    """A transformers encoder. Its folder (config, tokenizer, weights) is the site's, its digest the plan's."""
 
     weights: Literal["none", "folder"] = "folder"
-    """`folder`: start from the weights in the text-encoder folder; `none`: random weights of the same architecture."""
+    """`folder`: start from the weights in the folder; `none`: from random ones of the same architecture."""
     max_tokens: int = Field(512, ge=8, le=8192)
     """Longer reports are cut, counted and reported."""
+    activation_checkpointing: bool = True
+    """Recompute activations in the backward pass: less memory, more time."""
 
 
 class LossSettings(Settings):
@@ -57,7 +59,7 @@ class OptimizerSettings(Settings):
 
 
 class AugmentationSettings(Settings):
-    """Synthetic view of an image where the other view (CC or MLO) of the breast is missing (paper: instance augmentation)."""
+    """Synthetic view of an image whose other view (CC or MLO) is missing (paper: instance augmentation)."""
 
     natural_view: bool = True
     """Use the other view of the same breast as the augmented image when it exists."""
@@ -68,7 +70,9 @@ class AugmentationSettings(Settings):
     scale: tuple[float, float] = (0.8, 1.2)
     shear_deg: float = Field(20.0, ge=0, le=60)
     elastic_alpha: float = Field(10.0, ge=0)
+    """Largest step of the elastic map in pixels; 0 leaves it out."""
     elastic_sigma: float = Field(15.0, gt=0)
+    """Smoothness of the elastic map in pixels."""
 
 
 class PretrainSettings(Settings):

@@ -78,10 +78,15 @@ class RunSettings(Settings):
     def _sites_exist(self) -> "RunSettings":
         if len(set(self.sites)) != len(self.sites):
             raise ValueError(f"sites names a site twice: {', '.join(self.sites)}")
-        for where, names in (("schedule.order", self.schedule.order), ("evaluation.sites", self.evaluation.sites)):
+        for where, names in (
+            ("schedule.order", self.schedule.order),
+            ("evaluation.sites", self.evaluation.sites),
+        ):
             for name in names:
                 if name not in self.sites:
-                    raise ValueError(f"{where} names {name!r}, which is not one of sites: {', '.join(self.sites)}")
+                    raise ValueError(
+                        f"{where} names {name!r}, which is not one of sites: {', '.join(self.sites)}"
+                    )
         if self.schedule.kind == "fedavg" and len(set(self.schedule.order)) != len(self.schedule.order):
             raise ValueError("schedule.order names a site twice, which fedavg cannot run at the same time")
         return self

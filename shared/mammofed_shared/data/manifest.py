@@ -101,7 +101,7 @@ def _exam(dataset: str, row: dict[str, str | None], images: tuple[Image, ...]) -
         exam=str(row["exam"]),
         patient=str(row["patient"]),
         dataset=dataset,
-        split=Split(row["split"]),
+        split=Split(str(row["split"])),
         report=Report(row["findings"] or "", row["impression"] or "") if has_text else None,
         images=images,
         labels={name: bool(value) for name, value in json.loads(row["labels"] or "{}").items()},

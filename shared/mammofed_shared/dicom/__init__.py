@@ -1,0 +1,3 @@
+"""From a PACS's DICOM file to a training image: read, choose, window, orient, crop, resize. No torch, no
+network.
+"""

@@ -104,7 +104,7 @@ class PayloadWriter:
         """Append an array, or a block of rows of one."""
         contiguous = np.ascontiguousarray(array)
         if contiguous.nbytes:
-            self._put(memoryview(contiguous.reshape(-1).view(np.uint8)))
+            self._put(contiguous.reshape(-1).view(np.uint8).data)
 
     def _put(self, data: memoryview) -> None:
         self._sha.update(data)

@@ -41,10 +41,10 @@ class Plan(Settings):
 
 
 class Update(Settings):
-    """What a visit gives back: a payload file (tensors and numbers; for an evaluation numbers only)."""
+    """What a visit gives back: tensors in a payload file (an evaluation has none), and released numbers."""
 
     task_id: str
-    payload: PayloadReference
+    payload: PayloadReference | None
     metrics: dict[str, float]
 
 

@@ -16,7 +16,7 @@ class TensorSpec(Settings):
     """
 
     shape: tuple[int, ...]
-    dtype: Literal["F32", "F16", "BF16", "I64", "I32"]
+    dtype: Literal["F32", "F64", "I64", "I32"]
     kind: Literal["parameter", "buffer", "counter"]
 
 

@@ -1,0 +1,123 @@
+"""The whole federation on one machine: the same ServerApp and ClientApp, no sockets, one visit after the other.
+
+The simulation ends in the same weights, to the bit, as the same run over mutual TLS (tests/flows).
+"""
+
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from mammofed_server.app import app as server_app
+from mammofed_server.grid import FileGrid
+from mammofed_server.run_state import RunState
+from mammofed_server.serve import only_coordinator, open_or_begin
+from mammofed_shared.config.run import RunSettings
+from mammofed_shared.config.site import SiteSettings
+from mammofed_shared.errors import ConfigurationError, Refused
+from mammofed_shared.protocol.flower import plan_message, plan_of, refusal_reply, update_of
+from mammofed_shared.protocol.payload import Payload
+from mammofed_shared.protocol.plan import Plan
+from mammofed_shared.protocol.release import check_metrics, check_tensors
+from mammofed_shared.protocol.task_spec import TaskSpec
+from mammofed_site.app import SITE_KEY
+from mammofed_site.app import app as site_app
+from mammofed_site.visit import visit_folder, warm_up
+
+logger = logging.getLogger(__name__)
+
+
+def simulated(run: RunSettings, sites: Sequence[SiteSettings], folder: Path) -> tuple[RunSettings, list[SiteSettings]]:
+    """The same run and sites, keeping their state below ``folder``; prepared data is read where it is.
+
+    Raises:
+        ConfigurationError: the run names a site that has no YAML here.
+    """
+    missing = sorted(set(run.sites) - {site.site for site in sites})
+    if missing:
+        raise ConfigurationError(f"sites: the run needs {', '.join(missing)}, which no site YAML describes")
+    moved_run = run.model_copy(update={"server": run.server.model_copy(update={"folder": folder / "server"})})
+    moved_sites = []
+    for site in sites:
+        datasets = tuple(
+            dataset.model_copy(update={"prepared": site.prepared_folder(dataset)}) for dataset in site.datasets
+        )
+        moved_sites.append(site.model_copy(update={"datasets": datasets, "folder": folder / "sites" / site.site}))
+    return moved_run, moved_sites
+
+
+def simulate(settings: RunSettings, sites: Sequence[SiteSettings]) -> RunState:
+    """Run or resume the run in process, and give its folder when the last turn is committed."""
+    with only_coordinator(settings.server.folder):
+        run = open_or_begin(settings)
+        if run.ending() is None:
+            run.verify_last()
+            warm_up()
+            grid = InProcessGrid(settings.sites, sites, run.record.spec, site_app)
+            context = Context(
+                run_id=1,
+                node_id=1,
+                node_config={},
+                state=RecordDict(),
+                run_config={"folder": str(settings.server.folder)},
+            )
+            server_app(grid, context)
+    return run
+
+
+class InProcessGrid(FileGrid):
+    """Calls each site's ClientApp directly; checks its update as the mailbox would."""
+
+    def __init__(
+        self, names: tuple[str, ...], sites: Sequence[SiteSettings], spec: TaskSpec, client_app: ClientApp
+    ) -> None:
+        super().__init__(names)
+        self._app = client_app
+        self._settings = {site.site: site for site in sites}
+        self._expected = {name: (tensor.dtype, tensor.shape) for name, tensor in spec.tensors.items()}
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """Do one visit after the other."""
+        return [self._visit(message) for message in messages]
+
+    def _visit(self, message: Message) -> Message:
+        plan, state = plan_of(message)
+        site = self._settings[plan.site]
+        logger.info("round %d, visit %d: %s at %s", plan.round, plan.visit, plan.kind, plan.site)
+        delivered = visit_folder(site, plan.task_id) / "state.safetensors"
+        delivered.parent.mkdir(parents=True, exist_ok=True)
+        delivered.unlink(missing_ok=True)
+        os.link(state, delivered)
+        context = Context(
+            run_id=1,
+            node_id=self.node_of(plan.site),
+            node_config={SITE_KEY: site.model_dump_json()},
+            state=RecordDict(),
+            run_config={},
+        )
+        reply = self._app(plan_message(plan, delivered, self.node_of(plan.site)), context)
+        if reply.has_error():
+            return reply
+        try:
+            self._check(plan, reply)
+        except Refused as error:
+            logger.error("task %s: update refused: %s", plan.task_id, error)
+            return refusal_reply(message, error.code)
+        return reply
+
+    def _check(self, plan: Plan, reply: Message) -> None:
+        update, path = update_of(reply)
+        check_metrics(plan, update.metrics)
+        if path is not None:
+            with Payload(path) as payload:
+                check_tensors(payload, self._expected)
+
+    def forget(self, task_ids: Iterable[str]) -> None:
+        """Remove the sites' copies of states and updates; moments and scores stay, as at a real site."""
+        for task_id in task_ids:
+            folder = visit_folder(self._settings[task_id.split("/")[3]], task_id)
+            (folder / "state.safetensors").unlink(missing_ok=True)
+            (folder / "result" / "update.safetensors").unlink(missing_ok=True)

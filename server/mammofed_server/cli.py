@@ -1,0 +1,214 @@
+"""The consortium lead's command: `fl-server`."""
+
+import getpass
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from mammofed_server import ca
+from mammofed_server.control import Control
+from mammofed_server.export import export_checkpoint
+from mammofed_server.run_state import RunState
+from mammofed_server.serve import serve
+from mammofed_server.status import RunStatus, read_status, status_table
+from mammofed_shared.commands import DefaultCommandGroup, run_command
+from mammofed_shared.config.loading import load
+from mammofed_shared.config.run import RunSettings
+from mammofed_shared.errors import ConfigurationError, StateError
+from mammofed_shared.log import start_logging
+
+DEFAULT_CONFIG = Path("configs/run/demo.yaml")
+PASSPHRASE_VARIABLE = "MAMMOFED_CA_PASSPHRASE"
+
+app = typer.Typer(
+    cls=DefaultCommandGroup,
+    no_args_is_help=False,
+    help="Coordinate a run: who trains when, and adding up what comes back. Without a verb: run or resume it.",
+    pretty_exceptions_enable=False,
+)
+authority = typer.Typer(help="The consortium's certificate authority.", no_args_is_help=True)
+app.add_typer(authority, name="ca")
+
+Config = Annotated[Path, typer.Option("--config", "-c", help="The run's YAML.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Settings laid over the YAML.", show_default=False),
+]
+Folder = Annotated[Path, typer.Option("--folder", help="Folder of the authority.")]
+
+
+@app.command("run")
+def run_(config: Config = DEFAULT_CONFIG, overrides: Overrides = None, watch: bool = True) -> None:
+    """Run the run, or resume it where it was; ends when the last turn is committed."""
+    settings = load(config, RunSettings, overrides or [])
+    console = Console(stderr=True)
+    live = watch and console.is_terminal
+    start_logging(settings.server.folder / "fl-server.log", console=not live)
+    if not live:
+        finished = serve(settings)
+    else:
+        with Live(console=console, refresh_per_second=2, get_renderable=lambda: _picture(settings.server.folder)):
+            finished = serve(settings)
+    manifest = finished.manifest(finished.last_turn())
+    typer.echo(f"finished: {finished.checkpoint_folder(manifest.turn)}")
+    typer.echo(f"sha256 {manifest.state.digest}")
+
+
+def _picture(folder: Path) -> Table | str:
+    try:
+        return status_table(read_status(folder))
+    except StateError:
+        return "starting …"
+
+
+@app.command()
+def status(
+    config: Config = DEFAULT_CONFIG,
+    overrides: Overrides = None,
+    json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on showing it until Ctrl-C.")] = False,
+) -> None:
+    """Show each site's state, round, step, loss and speed."""
+    folder = load(config, RunSettings, overrides or []).server.folder
+    current = read_status(folder)
+    if json:
+        typer.echo(current.model_dump_json(indent=1))
+    elif watch:
+        _watch(folder)
+    else:
+        Console().print(status_table(current))
+
+
+def _watch(folder: Path) -> None:
+    with Live(console=Console(), refresh_per_second=2) as live:
+        current: RunStatus = read_status(folder)
+        while current.state in ("starting", "running", "paused"):
+            live.update(status_table(current))
+            time.sleep(0.5)
+            current = read_status(folder)
+        live.update(status_table(current))
+
+
+@app.command()
+def pause(config: Config = DEFAULT_CONFIG, overrides: Overrides = None) -> None:
+    """Let visits in hand finish, then begin no other."""
+    Control(_folder_of_run(config, overrides)).say("pause")
+    typer.echo("paused: visits in hand finish, no other begins; `fl-server resume` goes on")
+
+
+@app.command()
+def resume(config: Config = DEFAULT_CONFIG, overrides: Overrides = None) -> None:
+    """Go on after `pause`, or let a stopped run try its failed visits again at its next start."""
+    folder = _folder_of_run(config, overrides)
+    Control(folder).say("run")
+    retried = _forget_failures(folder)
+    typer.echo(f"resumed{f'; {retried} failed visit(s) will be tried again: start fl-server' if retried else ''}")
+
+
+@app.command()
+def cancel(config: Config = DEFAULT_CONFIG, overrides: Overrides = None) -> None:
+    """End the run for good: workers at the sites are killed, what was committed stays."""
+    Control(_folder_of_run(config, overrides)).say("cancel")
+    typer.echo("cancelled: a running coordinator stops within a second")
+
+
+def _folder_of_run(config: Path, overrides: list[str] | None) -> Path:
+    folder = load(config, RunSettings, overrides or []).server.folder
+    RunState.open(folder)
+    return folder
+
+
+def _forget_failures(folder: Path) -> int:
+    failed = [path for path in (folder / "spool").glob("*/outcome.json") if '"refusal": "' in path.read_text()]
+    for path in failed:
+        path.unlink()
+    return len(failed)
+
+
+@app.command()
+def export(
+    output: Annotated[Path, typer.Option("--output", "-o", help="A folder that does not exist yet.")],
+    config: Config = DEFAULT_CONFIG,
+    overrides: Overrides = None,
+    turn: Annotated[int | None, typer.Option(help="Which checkpoint; the last one by default.")] = None,
+) -> None:
+    """Write a checkpoint as folders that `timm` and `transformers` load without our code."""
+    settings = load(config, RunSettings, overrides or [])
+    run = RunState.open(settings.server.folder)
+    export_checkpoint(run.checkpoint_folder(run.last_turn() if turn is None else turn), settings.text_encoder, output)
+    typer.echo(f"exported to {output}")
+
+
+# ── certificate authority ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@authority.command("init")
+def ca_init(
+    folder: Folder,
+    consortium: Annotated[str, typer.Option(help="Trust domain, e.g. mammofed-demo.")],
+    host: Annotated[list[str], typer.Option(help="DNS name or address by which sites reach the coordinator.")],
+    passphrase_file: Annotated[Path | None, typer.Option(help="File with the root key's passphrase.")] = None,
+) -> None:
+    """Make the consortium's root, the renewal authority and the coordinator's own certificate."""
+    made = ca.init(folder, consortium, host, _passphrase(passphrase_file, confirm=True))
+    typer.echo(f"authority of {consortium} made in {folder}; tell every site its root's fingerprint:")
+    typer.echo(made.root_fingerprint)
+
+
+@authority.command("sign")
+def ca_sign(
+    request: Annotated[Path, typer.Argument(help="The site's certificate request.")],
+    folder: Folder,
+    site: Annotated[str, typer.Option(help="Name of the site; becomes its identity.")],
+    fingerprint: Annotated[str, typer.Option(help="The key's fingerprint, as the site told it by another channel.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the certificate for the site is written.")],
+    days: Annotated[int, typer.Option(help="Validity.")] = 365,
+    passphrase_file: Annotated[Path | None, typer.Option(help="File with the root key's passphrase.")] = None,
+) -> None:
+    """Sign a site's request, after comparing the fingerprint of its key."""
+    try:
+        csr = request.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{request}: cannot be read: {error.strerror}") from error
+    bundle = ca.sign(folder, csr, site, fingerprint, _passphrase(passphrase_file, confirm=False), days=days)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_bytes(bundle)
+    typer.echo(f"signed for site {site}: send {output} back; nothing in it is secret")
+
+
+@authority.command("list")
+def ca_list(folder: Folder) -> None:
+    """Show every certificate that was issued."""
+    table = Table("site", "serial", "valid until", "key fingerprint", "issued by")
+    for item in ca.listing(folder):
+        table.add_row(item.site, item.serial, item.not_after[:10], item.fingerprint, item.issuer)
+    Console().print(table)
+
+
+def _passphrase(file: Path | None, *, confirm: bool) -> bytes:
+    if file is not None:
+        return file.read_bytes().strip()
+    if PASSPHRASE_VARIABLE in os.environ:
+        return os.environ[PASSPHRASE_VARIABLE].encode()
+    if not sys.stdin.isatty():
+        raise ConfigurationError(f"no passphrase: give --passphrase-file, or set {PASSPHRASE_VARIABLE}")
+    first = getpass.getpass("Passphrase of the root key: ")
+    if confirm and first != getpass.getpass("The same again: "):
+        raise ConfigurationError("the two passphrases differ")
+    return first.encode()
+
+
+def main() -> None:
+    """Entry point of `fl-server`."""
+    run_command(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,23 @@
+"""The process that makes a run's first state: ``python -m mammofed_server.initial_worker FOLDER``. Loads torch."""
+
+import json
+import sys
+from pathlib import Path
+
+from mammofed_shared.training.visit import initial_state
+from pydantic import TypeAdapter
+
+from mammofed_shared.config.tasks import TaskSettings
+from mammofed_shared.files import write_whole
+
+
+def main(folder: Path) -> None:
+    """Read ``request.json``; write ``state.safetensors`` and ``spec.json``."""
+    request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+    settings: TaskSettings = TypeAdapter(TaskSettings).validate_python(request["task"])
+    spec = initial_state(settings, Path(request["text_encoder"]), request["seed"], folder / "state.safetensors")
+    write_whole(folder / "spec.json", spec.model_dump_json())
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

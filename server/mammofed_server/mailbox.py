@@ -1,0 +1,260 @@
+"""The durable spool: plans out, updates in. Files and a lock; it knows neither gRPC nor Flower.
+
+    <folder>/<task>/update.part          bytes of an upload that is under way
+    <folder>/<task>/update.safetensors   an upload that is whole and was checked
+    <folder>/<task>/outcome.json         the verdict; written last, it ends the task
+
+A task's id is deterministic, so everything here may happen twice: a plan that is put again finds its outcome, an
+upload that is sent again finds its bytes. After a kill the folder alone says how far things were.
+"""
+
+import hashlib
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mammofed_shared.config.base import Settings
+from mammofed_shared.errors import PayloadError, ProtocolError, RefusalCode, Refused
+from mammofed_shared.files import fsync_folder, write_whole
+from mammofed_shared.protocol.payload import Payload
+from mammofed_shared.protocol.plan import PayloadReference, Plan
+from mammofed_shared.protocol.release import check_metrics, check_tensors
+from mammofed_shared.protocol.task_spec import TaskSpec
+
+logger = logging.getLogger(__name__)
+
+MAX_OVERHEAD_BYTES = 16 * 2**20
+"""An update may be larger than its plan's state by a header, not by more."""
+
+
+class Outcome(Settings):
+    """How a task ended: with an update, with numbers only (an evaluation), or with a refusal code."""
+
+    task_id: str
+    payload: PayloadReference | None = None
+    metrics: Mapping[str, float] = {}
+    refusal: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """The header of one ``Submit``."""
+
+    task_id: str
+    payload: PayloadReference | None
+    metrics: Mapping[str, float]
+    offset: int
+
+
+class RestartUpload(Exception):
+    """The bytes do not match their digest although the site resumed: it shall send them again from the beginning."""
+
+
+class Mailbox:
+    """Tasks of one run that are open now, and their outcomes. Safe to use from every thread."""
+
+    def __init__(self, folder: Path, spec: TaskSpec) -> None:
+        self._folder = folder
+        self._expected = {name: (tensor.dtype, tensor.shape) for name, tensor in spec.tensors.items()}
+        self._changed = threading.Condition()
+        self._open: dict[str, tuple[Plan, Path]] = {}
+        self._receiving: set[str] = set()
+        self._closed = False
+
+    # ── the coordinator's side ──────────────────────────────────────────────────────────────────────────────
+
+    def put(self, plan: Plan, state: Path) -> None:
+        """Offer a plan to its site. Putting it again changes nothing; a task that has its outcome stays ended."""
+        folder = self.task_folder(plan.task_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        whole = folder / "update.safetensors"
+        with self._changed:
+            if self.outcome(plan.task_id) is None:
+                if whole.exists():  # killed between rename and verdict: let the site's Submit decide again
+                    whole.rename(folder / "update.part")
+                self._open[plan.task_id] = (plan, state)
+            self._changed.notify_all()
+
+    def wait(self, task_ids: Iterable[str], timeout_s: float) -> list[Outcome]:
+        """Outcomes of those of the tasks that have ended; waits until there is one or the time is over."""
+        wanted = list(task_ids)
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._closed or any(task_id not in self._open for task_id in wanted), timeout_s
+            )
+            ended = [task_id for task_id in wanted if task_id not in self._open]
+        return [outcome for task_id in ended if (outcome := self.outcome(task_id)) is not None]
+
+    def outcome(self, task_id: str) -> Outcome | None:
+        """The verdict on a task, if it has one."""
+        path = self.task_folder(task_id) / "outcome.json"
+        return Outcome.model_validate_json(path.read_text()) if path.exists() else None
+
+    def update_path(self, task_id: str) -> Path:
+        """The accepted update of a task."""
+        return self.task_folder(task_id) / "update.safetensors"
+
+    def forget(self, task_id: str) -> None:
+        """Remove all that is kept of a task, once its turn is committed or a failed task shall be tried again."""
+        with self._changed:
+            self._open.pop(task_id, None)
+            shutil.rmtree(self.task_folder(task_id), ignore_errors=True)
+
+    def close(self) -> None:
+        """Withdraw every open plan; sites that poll are told to stop."""
+        with self._changed:
+            self._closed = True
+            self._open.clear()
+            self._changed.notify_all()
+
+    def task_folder(self, task_id: str) -> Path:
+        """Folder of a task; ids come from ``Plan``, whose pattern allows no dots."""
+        return self._folder / task_id.replace("/", "_")
+
+    # ── a site's side; ``site`` is always the one that the certificate names ────────────────────────────────
+
+    def next_plan(self, site: str, timeout_s: float) -> Plan | None:
+        """The open plan of a site, waiting for one up to ``timeout_s``."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._plan_of(site) is not None, timeout_s)
+            return self._plan_of(site)
+
+    def _plan_of(self, site: str) -> Plan | None:
+        return next((plan for plan, _ in self._open.values() if plan.site == site), None)
+
+    def is_open(self, site: str, task_id: str) -> bool:
+        """Whether the task is one of this site and still wanted."""
+        with self._changed:
+            return task_id in self._open and self._open[task_id][0].site == site
+
+    def state_of(self, site: str, task_id: str) -> tuple[Plan, Path]:
+        """Plan and state file of an open task.
+
+        Raises:
+            ProtocolError: the task is not open, or not this site's.
+        """
+        with self._changed:
+            if task_id not in self._open or self._open[task_id][0].site != site:
+                raise ProtocolError(f"site {site} asked for a task that is not open for it")
+            return self._open[task_id]
+
+    def offset(self, site: str, task_id: str) -> int:
+        """How many bytes of the task's update are held."""
+        self.state_of(site, task_id)
+        part = self.task_folder(task_id) / "update.part"
+        return part.stat().st_size if part.exists() else 0
+
+    def receive(self, site: str, upload: Upload, chunks: Iterable[bytes]) -> Outcome:
+        """Take an update in, check it, and give the verdict.
+
+        A site that does not know whether its update arrived sends it again; it gets the first verdict.
+
+        Raises:
+            ProtocolError: the task is not this site's, or the bytes do not start where the spool ends.
+            RestartUpload: a resumed upload does not match its digest.
+        """
+        ended = self._ended_of(site, upload.task_id)
+        if ended is not None:
+            return ended
+        plan, _ = self.state_of(site, upload.task_id)
+        with self._changed:
+            if upload.task_id in self._receiving:
+                raise ProtocolError(f"site {site} sends one update twice at the same time")
+            self._receiving.add(upload.task_id)
+        try:
+            return self._conclude(plan, self._check(plan, upload, chunks))
+        finally:
+            with self._changed:
+                self._receiving.discard(upload.task_id)
+
+    def fail(self, site: str, task_id: str, code: RefusalCode) -> None:
+        """A site could not do its task."""
+        if self._ended_of(site, task_id) is None:
+            plan, _ = self.state_of(site, task_id)
+            self._conclude(plan, Outcome(task_id=task_id, refusal=code.name))
+
+    def _ended_of(self, site: str, task_id: str) -> Outcome | None:
+        with self._changed:
+            if task_id in self._open:
+                return None
+        parts = task_id.split("/")
+        if len(parts) != 5 or parts[3] != site or not all(part.replace("-", "").isalnum() for part in parts):
+            raise ProtocolError(f"site {site} named a task that is not its own")
+        return self.outcome(task_id)
+
+    def _check(self, plan: Plan, upload: Upload, chunks: Iterable[bytes]) -> Outcome:
+        try:
+            check_metrics(plan, upload.metrics)
+            if plan.kind == "evaluate":
+                if upload.payload is not None:
+                    raise Refused(RefusalCode.TENSOR_NAMES, "an evaluation returns numbers only")
+            elif upload.payload is None:
+                raise Refused(RefusalCode.MALFORMED_PAYLOAD, "a training visit returns tensors")
+            else:
+                self._take_in(plan, upload, upload.payload, chunks)
+        except (Refused, PayloadError) as error:
+            logger.warning("task %s: update refused: %s", plan.task_id, error)
+            return Outcome(task_id=plan.task_id, refusal=error.code.name)
+        return Outcome(task_id=plan.task_id, payload=upload.payload, metrics=dict(upload.metrics))
+
+    def _take_in(self, plan: Plan, upload: Upload, reference: PayloadReference, chunks: Iterable[bytes]) -> None:
+        if reference.size > plan.state.size + MAX_OVERHEAD_BYTES:
+            raise Refused(RefusalCode.TOO_LARGE, f"expected about {plan.state.size} bytes, {reference.size} announced")
+        part = self.task_folder(plan.task_id) / "update.part"
+        digest = _append(part, upload.offset, reference.size, chunks)
+        if digest != reference.digest:
+            part.unlink()
+            if upload.offset:
+                raise RestartUpload
+            raise Refused(RefusalCode.DIGEST_MISMATCH, "the bytes are not those that the header announced")
+        with Payload(part) as payload:
+            check_tensors(payload, self._expected)
+        part.rename(self.update_path(plan.task_id))
+        fsync_folder(part.parent)
+
+    def _conclude(self, plan: Plan, outcome: Outcome) -> Outcome:
+        folder = self.task_folder(plan.task_id)
+        with self._changed:
+            if plan.task_id not in self._open:
+                raise ProtocolError(f"task {plan.task_id} was withdrawn")
+            write_whole(folder / "outcome.json", outcome.model_dump_json(indent=1))
+            if outcome.refusal is not None:
+                (folder / "update.part").unlink(missing_ok=True)
+            del self._open[plan.task_id]
+            self._changed.notify_all()
+        return outcome
+
+
+def _append(part: Path, offset: int, size: int, chunks: Iterable[bytes]) -> str:
+    """Append chunks to a part file from ``offset`` on, make it safe on disk, and give the digest of the whole."""
+    sha = hashlib.sha256()
+    held = part.stat().st_size if part.exists() else 0
+    if offset > held:
+        raise ProtocolError(f"upload begins at byte {offset}, but {held} are held")
+    with part.open("r+b" if part.exists() else "w+b", buffering=0) as file:
+        file.truncate(offset)
+        _hash_prefix(file.fileno(), offset, sha.update)
+        file.seek(offset)
+        received = offset
+        for chunk in chunks:
+            received += len(chunk)
+            if received > size:
+                raise Refused(RefusalCode.TOO_LARGE, f"{size} bytes announced, more sent")
+            sha.update(chunk)
+            file.write(chunk)
+        if received != size:
+            raise ProtocolError(f"upload ended after {received} of {size} bytes")
+        os.fsync(file.fileno())
+    return sha.hexdigest()
+
+
+def _hash_prefix(descriptor: int, length: int, update: Callable[[bytes], None]) -> None:
+    position = 0
+    while position < length:
+        block = os.pread(descriptor, min(2**22, length - position), position)
+        update(block)
+        position += len(block)

@@ -1,0 +1,175 @@
+"""The durable state of one run: what has been decided, in files that are written whole or not at all.
+
+<folder>/run.json                     settings and digests, fixed when the run begins
+<folder>/checkpoints/00000 …          one folder a turn; 00000 is the state before training
+<folder>/evaluations/00000.json …     released numbers of the evaluation of a checkpoint
+<folder>/ended.json                   finished or cancelled; there is no way back
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from mammofed_shared.checkpoint import (
+    STATE_FILE,
+    Contribution,
+    Failure,
+    Manifest,
+    link_state,
+    read_checkpoint,
+    read_manifest,
+    write_checkpoint,
+)
+from mammofed_shared.config.base import Digest, Settings
+from mammofed_shared.config.run import RunSettings
+from mammofed_shared.errors import StateError
+from mammofed_shared.files import write_whole
+from mammofed_shared.protocol.plan import PayloadReference
+from mammofed_shared.protocol.task_spec import TaskSpec
+from mammofed_shared.revision import code_revision
+
+Ending = Literal["finished", "cancelled"]
+
+
+class RunRecord(Settings):
+    """What a run is, fixed at its beginning."""
+
+    settings: RunSettings
+    spec: TaskSpec
+    text_encoder: Digest
+
+
+class EvaluationRecord(Settings):
+    """Released numbers of one evaluation: site → metric → value; sites that failed stand in ``failures``."""
+
+    turn: int
+    round: int
+    state: Digest
+    metrics: Mapping[str, Mapping[str, float]]
+    failures: tuple[Failure, ...] = ()
+
+
+class RunState:
+    """A run's folder. One process writes it; every reader sees only whole records."""
+
+    def __init__(self, folder: Path, record: RunRecord) -> None:
+        self.folder = folder
+        self.record = record
+
+    @classmethod
+    def exists(cls, folder: Path) -> bool:
+        """Whether a run has begun in this folder."""
+        return (folder / "run.json").exists()
+
+    @classmethod
+    def open(cls, folder: Path, settings: RunSettings | None = None) -> "RunState":
+        """Open a run that has begun; ``settings``, when given, must be those that it began with.
+
+        Raises:
+            StateError: there is no run here, or it began with other settings.
+        """
+        path = folder / "run.json"
+        try:
+            record = RunRecord.model_validate_json(path.read_text(encoding="utf-8"))
+        except (OSError, ValidationError) as error:
+            raise StateError(f"{folder}: no run has begun here. Start one with `fl-server --config …`.") from error
+        if settings is not None and record.settings != settings:
+            changed = [
+                name for name in RunSettings.model_fields if getattr(settings, name) != getattr(record.settings, name)
+            ]
+            raise StateError(
+                f"{folder} holds run {record.settings.run!r}, which began with other settings ({', '.join(changed)} "
+                "changed). Resume it with its own settings, or give the new run another `server.folder`."
+            )
+        return cls(folder, record)
+
+    @classmethod
+    def begin(cls, folder: Path, record: RunRecord, initial_state: Path, reference: PayloadReference) -> "RunState":
+        """Begin a run with its initial state; run.json comes last and makes it begun."""
+        run = cls(folder, record)
+        first = run.checkpoint_folder(0)
+        if not first.exists():
+            manifest = run._manifest(turn=0, round_number=0, state=reference)
+            write_checkpoint(first, manifest, link_state(initial_state, reference))
+        write_whole(folder / "run.json", record.model_dump_json(indent=1))
+        return run
+
+    def checkpoint_folder(self, turn: int) -> Path:
+        """Folder of the checkpoint after a turn."""
+        return self.folder / "checkpoints" / f"{turn:05d}"
+
+    def state_path(self, turn: int) -> Path:
+        """State file of the checkpoint after a turn."""
+        return self.checkpoint_folder(turn) / STATE_FILE
+
+    def last_turn(self) -> int:
+        """Number of the last committed turn."""
+        return max(int(path.name) for path in (self.folder / "checkpoints").iterdir() if path.name.isdigit())
+
+    def manifest(self, turn: int) -> Manifest:
+        """Manifest of the checkpoint after a turn."""
+        return read_manifest(self.checkpoint_folder(turn))
+
+    def verify_last(self) -> None:
+        """Check the last state against its digest before it is sent to anyone."""
+        _, payload = read_checkpoint(self.checkpoint_folder(self.last_turn()))
+        payload.close()
+
+    def commit(
+        self,
+        turn: int,
+        round_number: int,
+        contributions: tuple[Contribution, ...],
+        failures: tuple[Failure, ...],
+        mean: tuple[Path, PayloadReference] | None,
+    ) -> Manifest:
+        """Commit a turn: the state becomes ``mean`` (a payload file that is adopted), or stays when there is none."""
+        before = self.manifest(turn - 1)
+        source, reference = mean if mean is not None else (self.state_path(turn - 1), before.state)
+        moments = {**before.moments, **{item.site: item.task_id for item in contributions}}
+        manifest = self._manifest(turn, round_number, reference).model_copy(
+            update={
+                "contributions": contributions,
+                "failures": failures,
+                "moments": moments,
+                "previous": before.state.digest,
+            }
+        )
+        return write_checkpoint(self.checkpoint_folder(turn), manifest, link_state(source, reference))
+
+    def _manifest(self, turn: int, round_number: int, state: PayloadReference) -> Manifest:
+        return Manifest(
+            run=self.record.settings.run,
+            turn=turn,
+            round=round_number,
+            state=state,
+            settings=self.record.settings,
+            spec=self.record.spec,
+            text_encoder=self.record.text_encoder,
+            code=code_revision(),
+        )
+
+    def evaluation_path(self, turn: int) -> Path:
+        """Record of the evaluation of the checkpoint after a turn."""
+        return self.folder / "evaluations" / f"{turn:05d}.json"
+
+    def commit_evaluation(self, record: EvaluationRecord) -> None:
+        """Commit the released numbers of an evaluation."""
+        write_whole(self.evaluation_path(record.turn), record.model_dump_json(indent=1))
+
+    def evaluation(self, turn: int) -> EvaluationRecord | None:
+        """The evaluation of a turn's checkpoint, if it was made."""
+        path = self.evaluation_path(turn)
+        return EvaluationRecord.model_validate_json(path.read_text()) if path.exists() else None
+
+    def end(self, ending: Ending) -> None:
+        """Record that the run is over."""
+        write_whole(self.folder / "ended.json", json.dumps({"ending": ending}))
+
+    def ending(self) -> Ending | None:
+        """How the run ended, or None while it can go on."""
+        path = self.folder / "ended.json"
+        return json.loads(path.read_text())["ending"] if path.exists() else None

@@ -1,0 +1,148 @@
+"""Runs a coordinator from beginning to end: state, mailbox, gRPC, strategy, tracking."""
+
+import fcntl
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from flwr.app import Context, RecordDict
+
+from mammofed_server.app import app
+from mammofed_server.control import Control
+from mammofed_server.grid import MailboxGrid
+from mammofed_server.initial import begin_run
+from mammofed_server.mailbox import Mailbox
+from mammofed_server.run_state import RunState
+from mammofed_server.service import FederationService, start_server
+from mammofed_server.sites import SiteBoard
+from mammofed_server.status import RunWord, StatusWriter
+from mammofed_shared.config.run import RunSettings
+from mammofed_shared.errors import ConfigurationError, RunCancelled, RunStopped, StateError
+from mammofed_shared.pki import load_identity
+from mammofed_shared.protocol import federation_pb2 as pb
+
+logger = logging.getLogger(__name__)
+
+FAREWELL_S = 30.0
+"""How long a coordinator whose run is over waits for sites to ask, so that each learns it."""
+
+
+def serve(settings: RunSettings) -> RunState:
+    """Run or resume the run, and give its folder when the last turn is committed.
+
+    Raises:
+        IdentityError: the coordinator's own certificate cannot serve.
+        StateError: another coordinator uses the folder, or the run in it is another one or already cancelled.
+        RunStopped, RunCancelled: it ended before.
+    """
+    identity = load_identity(settings.server.identity, settings.consortium, "coordinator", datetime.now(UTC))
+    with only_coordinator(settings.server.folder):
+        run = open_or_begin(settings)
+        if run.ending() == "cancelled":
+            raise StateError(f"run {settings.run!r} was cancelled; give a new run another `server.folder`")
+        if run.ending() == "finished":
+            logger.info("run %s is finished; its last checkpoint is turn %d", settings.run, run.last_turn())
+            return run
+        run.verify_last()
+        mailbox = Mailbox(run.folder / "spool", run.record.spec)
+        board = SiteBoard(settings.sites)
+        writer = StatusWriter(run, board)
+        control = Control(run.folder)
+        service = FederationService(
+            run=settings.run,
+            consortium=settings.consortium,
+            mailbox=mailbox,
+            board=board,
+            run_state=lambda: _run_state(writer, control),
+            renewal_folder=settings.server.identity.parent / "renewal",
+        )
+        try:
+            server, port = start_server(service, identity, settings.server.listen, len(settings.sites))
+        except RuntimeError as error:
+            raise ConfigurationError(f"server.listen: cannot listen on {settings.server.listen}: {error}") from error
+        logger.info("run %s: listening on port %d for %s", settings.run, port, ", ".join(settings.sites))
+        tracker = _start_tracker(run.folder)
+        word: RunWord = "interrupted"
+        try:
+            writer.word = "running"
+            writer.start()
+            _run_app(MailboxGrid(settings.sites, mailbox, control), run.folder)
+            word = "finished"
+        except RunStopped:
+            word = "stopped"
+            raise
+        except RunCancelled:
+            run.end("cancelled")
+            word = "cancelled"
+            raise
+        finally:
+            writer.word = word
+            mailbox.close()
+            if word != "interrupted":
+                _wait_until_told(board)
+            server.stop(grace=1).wait()
+            _stop_tracker(tracker)
+            writer.stop(word)
+    return run
+
+
+def open_or_begin(settings: RunSettings) -> RunState:
+    """The run of these settings: resumed when its folder holds it, begun otherwise."""
+    folder = settings.server.folder
+    if RunState.exists(folder):
+        return RunState.open(folder, settings)
+    logger.info("run %s: making the first state", settings.run)
+    return begin_run(settings)
+
+
+def _run_app(grid: MailboxGrid, folder: Path) -> None:
+    context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={"folder": str(folder)})
+    app(grid, context)
+
+
+def _run_state(writer: StatusWriter, control: Control) -> pb.RunState:
+    over = {"finished": pb.FINISHED, "cancelled": pb.CANCELLED, "stopped": pb.STOPPED}
+    if writer.word in over:
+        return over[writer.word]
+    paused = control.word() == "pause"
+    if writer.word in ("running", "paused"):
+        writer.word = "paused" if paused else "running"
+    return pb.PAUSED if paused else pb.RUNNING
+
+
+def _wait_until_told(board: SiteBoard) -> None:
+    until = time.monotonic() + FAREWELL_S
+    while time.monotonic() < until and not board.all_know_end():
+        time.sleep(0.2)
+
+
+@contextmanager
+def only_coordinator(folder: Path) -> Iterator[None]:
+    """Hold the run's folder; two coordinators on one folder would tear it.
+
+    Raises:
+        StateError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StateError(f"{folder}: a coordinator is already running here") from error
+        yield
+
+
+def _start_tracker(folder: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-m", "mammofed_server.tracking", str(folder)], stdin=subprocess.PIPE)
+
+
+def _stop_tracker(tracker: subprocess.Popen[bytes]) -> None:
+    assert tracker.stdin is not None
+    tracker.stdin.close()
+    if tracker.wait() != 0:
+        logger.error("the tracker ended with code %d; see tracking.log; the run itself is safe", tracker.returncode)

@@ -1,0 +1,256 @@
+"""Flower strategies whose weights stay in files: alternating epochs (the paper's schedule) and FedAvg.
+
+Flower's own ``Strategy.start`` runs the rounds; each of its rounds is one turn of our schedule. Everything between
+two turns is on disk, so a strategy that starts again goes on with the first turn that is not committed.
+"""
+
+import logging
+from abc import abstractmethod
+from collections.abc import Iterable
+from pathlib import Path
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg, Strategy
+
+from mammofed_server.aggregation import weighted_mean
+from mammofed_server.control import Control
+from mammofed_server.grid import FileGrid
+from mammofed_server.run_state import EvaluationRecord, RunState
+from mammofed_server.schedule import Turn, make_schedule
+from mammofed_shared.checkpoint import Contribution, Failure
+from mammofed_shared.errors import RefusalCode, RunStopped
+from mammofed_shared.protocol.flower import plan_message, update_of
+from mammofed_shared.protocol.plan import PayloadReference, Plan
+
+logger = logging.getLogger(__name__)
+
+Fold = tuple[Path, PayloadReference]
+
+
+class FileStrategy(Strategy):
+    """What both schedules share: plans from the last checkpoint, updates folded into the next one."""
+
+    def __init__(self, run: RunState, control: Control) -> None:
+        super().__init__()
+        settings = run.record.settings
+        self._run = run
+        self._control = control
+        self._settings = settings
+        self._schedule = make_schedule(settings.schedule, settings.training_sites)
+        self._done = run.last_turn()
+        self._grid: FileGrid | None = None
+
+    def run_turns(self, grid: FileGrid) -> None:
+        """Run every turn that is not committed yet."""
+        self._grid = grid
+        grid.forget(item.task_id for item in self._last_visits())  # killed between commit and forget
+        self.start(
+            grid,
+            initial_arrays=ArrayRecord(),
+            num_rounds=len(self._schedule.turns) - self._done,
+            evaluate_fn=self._evaluate_what_is_missing,
+        )
+
+    # ── training ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """A plan for each visit of the turn."""
+        self._control.wait_for_go()
+        turn = self._turn(server_round)
+        before = self._run.manifest(turn.number - 1)
+        state = self._run.state_path(turn.number - 1)
+        for visit in turn.visits:
+            plan = Plan(
+                task_id=visit.task_id(self._settings.run),
+                run=self._settings.run,
+                round=visit.round,
+                visit=visit.number,
+                site=visit.site,
+                kind="train",
+                epochs=visit.epochs,
+                epochs_before=visit.epochs_before,
+                epochs_total=self._schedule.epochs_total,
+                seed=self._settings.seed,
+                moments_from=before.moments.get(visit.site),
+                task=self._settings.task,
+                preprocessing=self._settings.preprocessing.digest,
+                text_encoder=self._run.record.text_encoder,
+                state=before.state,
+            )
+            yield plan_message(plan, state, self._file_grid.node_of(visit.site))
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Fold the updates into the next state and commit the turn.
+
+        Raises:
+            RunStopped: a visit failed and the run's policy is to stop.
+        """
+        turn = self._turn(server_round)
+        by_node = {reply.metadata.src_node_id: reply for reply in replies}
+        contributions: list[Contribution] = []
+        paths: list[Path] = []
+        failures: list[Failure] = []
+        for visit in turn.visits:
+            reply = by_node[self._file_grid.node_of(visit.site)]
+            task_id = visit.task_id(self._settings.run)
+            if reply.has_error():
+                code = RefusalCode(reply.error.code).name
+                logger.error("site %s, round %d: visit failed: %s", visit.site, visit.round, code)
+                failures.append(Failure(site=visit.site, task_id=task_id, code=code))
+                continue
+            update, path = update_of(reply)
+            assert update.payload is not None and path is not None
+            paths.append(path)
+            contributions.append(
+                Contribution(site=visit.site, task_id=task_id, update=update.payload, metrics=update.metrics)
+            )
+        if failures and self._settings.on_failure == "stop":
+            raise RunStopped(
+                f"round {turn.round}: "
+                + "; ".join(f"site {item.site} failed with {item.code}" for item in failures)
+                + ". See docs/operate/errors.md; `fl-server resume` and a new start try again."
+            )
+        mean = self._fold(contributions, paths) if contributions else None
+        self._run.commit(turn.number, turn.round, tuple(contributions), tuple(failures), mean)
+        self._file_grid.forget(visit.task_id(self._settings.run) for visit in turn.visits)
+        logger.info("turn %d of %d committed", turn.number, len(self._schedule.turns))
+        return None, None
+
+    def _last_visits(self) -> tuple[Contribution | Failure, ...]:
+        last = self._run.manifest(self._done)
+        return (*last.contributions, *last.failures)
+
+    @abstractmethod
+    def _fold(self, contributions: list[Contribution], paths: list[Path]) -> Fold:
+        """The next state, made of at least one update."""
+
+    # ── evaluation ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """A plan for each site that evaluates, if this turn is one to evaluate."""
+        turn = self._done + server_round
+        return self._evaluation_messages(turn) if self._is_evaluated(turn) else []
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Commit the released numbers."""
+        replies = list(replies)
+        if replies:
+            self._commit_evaluation(self._done + server_round, replies)
+        return None
+
+    def _evaluate_what_is_missing(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
+        """Flower calls this before the first round and after each: the former closes what a kill left open."""
+        turn = self._done
+        if server_round == 0 and self._is_evaluated(turn) and self._run.evaluation(turn) is None:
+            self._commit_evaluation(turn, self._file_grid.send_and_receive(self._evaluation_messages(turn)))
+        return None
+
+    def _is_evaluated(self, turn: int) -> bool:
+        when = self._settings.evaluation.when
+        return when == "visit" or (when == "end" and turn == len(self._schedule.turns))
+
+    def _evaluation_messages(self, turn: int) -> list[Message]:
+        self._control.wait_for_go()
+        manifest = self._run.manifest(turn)
+        messages = []
+        for site in self._settings.evaluation_sites:
+            plan = Plan(
+                task_id=self._evaluation_id(turn, manifest.round, site),
+                run=self._settings.run,
+                round=manifest.round,
+                visit=turn,
+                site=site,
+                kind="evaluate",
+                epochs=0,
+                epochs_before=0,
+                epochs_total=self._schedule.epochs_total,
+                seed=self._settings.seed,
+                task=self._settings.task,
+                preprocessing=self._settings.preprocessing.digest,
+                text_encoder=self._run.record.text_encoder,
+                state=manifest.state,
+            )
+            messages.append(plan_message(plan, self._run.state_path(turn), self._file_grid.node_of(site)))
+        return messages
+
+    def _evaluation_id(self, turn: int, round_number: int, site: str) -> str:
+        return f"{self._settings.run}/r{round_number:04d}/v{turn:05d}/{site}/evaluate"
+
+    def _commit_evaluation(self, turn: int, replies: Iterable[Message]) -> None:
+        manifest = self._run.manifest(turn)
+        metrics: dict[str, dict[str, float]] = {}
+        failures: list[Failure] = []
+        task_ids = []
+        for reply in replies:
+            site = self._file_grid.sites[reply.metadata.src_node_id - 1]
+            task_ids.append(self._evaluation_id(turn, manifest.round, site))
+            if reply.has_error():
+                code = RefusalCode(reply.error.code).name
+                logger.error("site %s: evaluation failed: %s", site, code)
+                failures.append(Failure(site=site, task_id=task_ids[-1], code=code))
+            else:
+                metrics[site] = dict(update_of(reply)[0].metrics)
+        record = EvaluationRecord(
+            turn=turn,
+            round=manifest.round,
+            state=manifest.state.digest,
+            metrics=dict(sorted(metrics.items())),
+            failures=tuple(sorted(failures, key=lambda item: item.site)),
+        )
+        self._run.commit_evaluation(record)
+        self._file_grid.forget(task_ids)
+
+    # ── what Flower asks for besides ────────────────────────────────────────────────────────────────────────
+
+    def summary(self) -> None:
+        """Log what will be run."""
+        logger.info(
+            "run %s: %s, turn %d of %d next",
+            self._settings.run,
+            type(self).__name__,
+            self._done + 1,
+            len(self._schedule.turns),
+        )
+
+    def _turn(self, server_round: int) -> Turn:
+        return self._schedule.turns[self._done + server_round - 1]
+
+    @property
+    def _file_grid(self) -> FileGrid:
+        assert self._grid is not None, "run_turns sets the grid"
+        return self._grid
+
+
+class AlternatingEpochs(FileStrategy):
+    """One site after the other; the state that a site returns is the next site's (paper, section Training)."""
+
+    def _fold(self, contributions: list[Contribution], paths: list[Path]) -> Fold:
+        """The one update of the turn, adopted as it is: no byte is copied."""
+        return paths[0], contributions[0].update
+
+
+class StreamedFedAvg(FileStrategy, FedAvg):
+    """All sites at once, then the mean; equal to Flower's FedAvg, but folded from files tensor by tensor."""
+
+    def _fold(self, contributions: list[Contribution], paths: list[Path]) -> Fold:
+        """The mean of the turn's updates, weighed as the schedule says."""
+        key = self._run.record.spec.weight_key
+        equal = self._settings.schedule.weighting == "equal"
+        weights = [1.0 if equal else item.metrics[key] for item in contributions]
+        target = self._run.folder / "mean.safetensors"
+        reference = weighted_mean(list(zip(paths, weights, strict=True)), self._run.record.spec, target)
+        return target, reference
+
+
+def make_strategy(run: RunState, control: Control) -> FileStrategy:
+    """The strategy that the run's schedule names."""
+    if run.record.settings.schedule.kind == "fedavg":
+        return StreamedFedAvg(run, control)
+    return AlternatingEpochs(run, control)

@@ -1,0 +1,109 @@
+"""Writes a run's released numbers to MLflow, in a process of its own: ``python -m mammofed_server.tracking FOLDER``.
+
+It reads checkpoints and evaluations as they are committed, so the coordinator neither loads MLflow nor waits for it,
+and a tracker that died catches up. It ends when its standard input does and everything is written.
+"""
+
+import json
+import logging
+import select
+import sys
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.tracking import MlflowClient
+
+from mammofed_server.run_state import RunState
+from mammofed_shared.files import write_whole
+from mammofed_shared.log import start_logging
+
+logger = logging.getLogger(__name__)
+
+LOOK_EVERY_S = 2.0
+
+
+class Tracker:
+    """One run's numbers in MLflow; ``tracking.json`` says up to which turn they are written."""
+
+    def __init__(self, run: RunState) -> None:
+        settings = run.record.settings
+        self._run = run
+        self._marker = run.folder / "tracking.json"
+        uri = settings.tracking.mlflow or f"sqlite:///{(run.folder / 'mlflow.db').resolve()}"
+        self._client = MlflowClient(tracking_uri=uri)
+        if self._marker.exists():
+            state = json.loads(self._marker.read_text(encoding="utf-8"))
+        else:
+            state = {"mlflow_run": self._create(), "trained": 0, "evaluated": -1}
+        self._state: dict[str, Any] = state
+
+    def _create(self) -> str:
+        settings = self._run.record.settings
+        found = self._client.get_experiment_by_name(settings.tracking.experiment)
+        experiment = found.experiment_id if found else self._client.create_experiment(settings.tracking.experiment)
+        run_id = str(self._client.create_run(experiment, run_name=settings.run).info.run_id)
+        for name, value in _flat(settings.model_dump(mode="json", exclude={"server", "tracking"})).items():
+            self._client.log_param(run_id, name, value)
+        return run_id
+
+    def catch_up(self) -> None:
+        """Write every turn and evaluation that is committed and not written yet."""
+        last = self._run.last_turn()
+        while self._state["trained"] < last:
+            turn = self._state["trained"] + 1
+            manifest = self._run.manifest(turn)
+            for item in manifest.contributions:
+                self._log(item.site, "train", item.metrics, turn)
+            self._client.log_metric(self._state["mlflow_run"], "failures", len(manifest.failures), step=turn)
+            self._advance(trained=turn)
+        while self._state["evaluated"] < last:
+            turn = self._state["evaluated"] + 1
+            record = self._run.evaluation(turn)
+            if record is None and turn == last:
+                break
+            for site, metrics in record.metrics.items() if record else ():
+                self._log(site, "evaluate", metrics, turn)
+            self._advance(evaluated=turn)
+
+    def finish(self, ending: str | None) -> None:
+        """Close the MLflow run if ours is over; otherwise it is gone on with after a restart."""
+        if ending is not None:
+            status = "FINISHED" if ending == "finished" else "KILLED"
+            self._client.set_terminated(self._state["mlflow_run"], status=status)
+
+    def _log(self, site: str, kind: str, metrics: Any, turn: int) -> None:
+        for name, value in metrics.items():
+            self._client.log_metric(self._state["mlflow_run"], f"{kind}/{site}/{name}", value, step=turn)
+
+    def _advance(self, **changes: int) -> None:
+        self._state |= changes
+        write_whole(self._marker, json.dumps(self._state))
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = str(value)
+    return flat
+
+
+def main(folder: Path) -> None:
+    """Follow the run in ``folder`` until standard input ends."""
+    start_logging(folder / "tracking.log", console=False)
+    mlflow.set_tracking_uri("")  # nothing may fall back to a folder or server of the user's own
+    run = RunState.open(folder)
+    tracker = Tracker(run)
+    while True:
+        tracker.catch_up()
+        if select.select([sys.stdin], [], [], LOOK_EVERY_S)[0] and not sys.stdin.read():
+            break
+    tracker.catch_up()
+    tracker.finish(run.ending())
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,125 @@
+"""A checkpoint: the joint state after a turn, and a manifest that says how it came to be. Written whole or not at all.
+
+<checkpoint>/state.safetensors      all exchanged tensors
+<checkpoint>/manifest.json          a Manifest
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from mammofed_shared.config.base import Digest, Settings
+from mammofed_shared.config.run import RunSettings
+from mammofed_shared.errors import CheckpointError
+from mammofed_shared.files import fsync_folder, write_whole
+from mammofed_shared.protocol.payload import Payload, reference_of
+from mammofed_shared.protocol.plan import PayloadReference
+from mammofed_shared.protocol.task_spec import TaskSpec
+
+STATE_FILE = "state.safetensors"
+MANIFEST_FILE = "manifest.json"
+
+
+class Contribution(Settings):
+    """What one site added in a turn."""
+
+    site: str
+    task_id: str
+    update: PayloadReference
+    metrics: Mapping[str, float]
+
+
+class Failure(Settings):
+    """A visit that added nothing, and why (a name of ``errors.RefusalCode``)."""
+
+    site: str
+    task_id: str
+    code: str
+
+
+class Manifest(Settings):
+    """How a state came to be, and all that is needed to use it."""
+
+    run: str
+    turn: int = Field(ge=0)
+    """0 is the state before any training."""
+    round: int = Field(ge=0)
+    contributions: tuple[Contribution, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    moments: Mapping[str, str] = {}
+    """Site → task whose optimizer moments the site goes on from."""
+    state: PayloadReference
+    previous: Digest | None = None
+    """Digest of the state before this turn."""
+    settings: RunSettings
+    spec: TaskSpec
+    text_encoder: Digest
+    code: str
+    """Version and source digest of the software that made it."""
+
+
+def write_checkpoint(
+    folder: Path, manifest: Manifest, place_state: Callable[[Path], PayloadReference]
+) -> Manifest:
+    """Commit a checkpoint by renaming a finished folder; a kill at any moment leaves either none or all of it.
+
+    Args:
+        folder: the final folder; must not exist.
+        manifest: its ``state`` is replaced by what ``place_state`` returns.
+        place_state: puts the state file at the path that it is given.
+
+    Returns:
+        The manifest as written.
+    """
+    temporary = folder.with_name(f".{folder.name}.writing")
+    if temporary.exists():
+        shutil.rmtree(temporary)
+    temporary.mkdir(parents=True)
+    reference = place_state(temporary / STATE_FILE)
+    complete = manifest.model_copy(update={"state": reference})
+    write_whole(temporary / MANIFEST_FILE, complete.model_dump_json(indent=1))
+    temporary.rename(folder)
+    fsync_folder(folder.parent)
+    return complete
+
+
+def link_state(source: Path, reference: PayloadReference) -> Callable[[Path], PayloadReference]:
+    """A ``place_state`` that adopts an existing payload without copying it."""
+
+    def place(target: Path) -> PayloadReference:
+        os.link(source, target)
+        return reference
+
+    return place
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a checkpoint, without reading its state.
+
+    Raises:
+        CheckpointError: there is none, or it is not one of ours.
+    """
+    try:
+        return Manifest.model_validate_json((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValidationError) as error:
+        raise CheckpointError(f"{folder}: not a checkpoint: {error}") from error
+
+
+def read_checkpoint(folder: Path) -> tuple[Manifest, Payload]:
+    """A checkpoint, verified against its manifest: the one way to read one.
+
+    Raises:
+        CheckpointError: the state is missing, or is not the one whose digest the manifest holds.
+    """
+    manifest = read_manifest(folder)
+    path = folder / STATE_FILE
+    try:
+        found = reference_of(path)
+    except OSError as error:
+        raise CheckpointError(f"{folder}: the state is missing: {error.strerror}") from error
+    if found != manifest.state:
+        raise CheckpointError(f"{folder}: expected state {manifest.state.digest}, found {found.digest}")
+    return manifest, Payload(path)

@@ -1,0 +1,81 @@
+"""Where the breast is in a grey mammogram: its box and its silhouette, without labels and film borders."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mammofed_shared.dicom.reasons import Reason
+from mammofed_shared.errors import UnreadableImage
+
+_LOOK_HEIGHT = 760
+"""The silhouette is found on about so many rows: finer changes nothing, and costs 30 ms on a full-size image.
+"""
+_LEAST_SHARE = 0.005
+"""A breast that covers less of the image than this is none."""
+_THIN = 15
+"""Rims of digitised film are thinner than this, at ``_LOOK_HEIGHT`` rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Breast:
+    """The breast's box in the image, and inside it which pixels are breast."""
+
+    top: int
+    left: int
+    mask: NDArray[np.bool_]
+
+    @property
+    def height(self) -> int:
+        """Rows of the box."""
+        return int(self.mask.shape[0])
+
+    @property
+    def width(self) -> int:
+        """Columns of the box."""
+        return int(self.mask.shape[1])
+
+
+def find_breast(grey: NDArray[np.uint8], threshold: int) -> Breast:
+    """The largest connected area of at least ``threshold``, its holes filled, and its box.
+
+    The paper finds the box by the rows and columns that are not constant after the threshold (FM,
+    Preprocessing). The largest area is the same where the background is clean, and leaves out side markers,
+    scratches and the white rims of digitised film where it is not.
+
+    Raises:
+        UnreadableImage: no such area, or a tiny one (``blank_image``).
+    """
+    step = max(1, grey.shape[0] // _LOOK_HEIGHT)
+    above = (grey[::step, ::step] >= max(threshold, 1)).astype(np.uint8)
+    silhouette = _filled(_largest_area(above))
+    rows, columns = np.flatnonzero(silhouette.any(1)), np.flatnonzero(silhouette.any(0))
+    top, left = int(rows[0]), int(columns[0])
+    box = silhouette[top : rows[-1] + 1, left : columns[-1] + 1]
+    if step > 1:
+        box = np.repeat(np.repeat(box, step, 0), step, 1)
+        box = box[: grey.shape[0] - top * step, : grey.shape[1] - left * step]
+    return Breast(top * step, left * step, box.astype(np.bool_))
+
+
+def _largest_area(above: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The largest area, cut off from what hangs on it by less than ``_THIN`` pixels: rims touch the breast."""
+    kernel = np.ones((_THIN, _THIN), np.uint8)
+    thick = cv2.morphologyEx(above, cv2.MORPH_OPEN, kernel)
+    num_areas, areas, statistics, _ = cv2.connectedComponentsWithStats(thick, connectivity=4)
+    if num_areas < 2:
+        raise UnreadableImage(Reason.BLANK_IMAGE, "no breast is brighter than the background")
+    largest = 1 + int(np.argmax(statistics[1:, cv2.CC_STAT_AREA]))
+    if statistics[largest, cv2.CC_STAT_AREA] < _LEAST_SHARE * above.size:
+        raise UnreadableImage(Reason.BLANK_IMAGE, "the brightest area is too small for a breast")
+    # Opening has rounded the skin line off: take back what lies within its reach.
+    near = cv2.dilate((areas == largest).astype(np.uint8), kernel)
+    return np.where(near > 0, above, 0).astype(np.uint8)
+
+
+def _filled(silhouette: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    contours, _ = cv2.findContours(silhouette, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    filled = np.zeros_like(silhouette)
+    cv2.drawContours(filled, contours, -1, 1, thickness=cv2.FILLED)
+    return filled

@@ -1,0 +1,47 @@
+"""The dual encoder of Mammo-FM: image and text in one space (paper, section Architecture).
+
+Shapes: B samples, H rows, W columns, T tokens, D dimensions of the shared space.
+"""
+
+import math
+from typing import cast
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from mammofed_shared.models.image_encoder import ImageEncoder
+from mammofed_shared.models.text_encoder import TextEncoder
+
+INITIAL_LOG_SCALE = math.log(1 / 0.07)
+LARGEST_LOG_SCALE = math.log(100)
+
+
+class DualEncoder(nn.Module):
+    """Two encoders, a linear projection each, and a learnable temperature.
+
+    ``log_scale`` is the logarithm of 1 / temperature, shape (1,).
+    """
+
+    def __init__(self, image_encoder: ImageEncoder, text_encoder: TextEncoder, projection_dim: int) -> None:
+        super().__init__()
+        self.image_encoder = image_encoder
+        self.text_encoder = text_encoder
+        self.image_projection = nn.Linear(image_encoder.num_features, projection_dim, bias=False)
+        self.text_projection = nn.Linear(text_encoder.num_features, projection_dim, bias=False)
+        self.log_scale = nn.Parameter(torch.full((1,), INITIAL_LOG_SCALE))
+
+    def embed_images(self, grey_BHW: Tensor) -> Tensor:
+        """Unit vectors (B, D) in float32."""
+        projected = self.image_projection(self.image_encoder(grey_BHW))
+        return F.normalize(cast(Tensor, projected).float(), dim=-1)
+
+    def embed_texts(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        """Unit vectors (B, D) in float32."""
+        projected = self.text_projection(self.text_encoder(ids_BT, mask_BT))
+        return F.normalize(cast(Tensor, projected).float(), dim=-1)
+
+    @torch.no_grad()
+    def clamp_scale(self) -> None:
+        """Hold the scale at 100 or below; called after each optimizer step."""
+        self.log_scale.clamp_(max=LARGEST_LOG_SCALE)

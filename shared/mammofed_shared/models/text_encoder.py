@@ -1,0 +1,45 @@
+"""From reports to one vector a text: any transformers encoder, its [CLS] embedding.
+
+Shapes: B texts, T tokens, F features.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel
+
+
+class TextEncoder(nn.Module):
+    """A transformers encoder from a local folder; nothing is downloaded and no code of the folder runs.
+
+    Args:
+        folder: with config.json, and weights where ``pretrained``.
+        pretrained: load the folder's weights; else random ones of the same architecture.
+        activation_checkpointing: recompute activations in the backward pass.
+
+    Raises:
+        ValueError: the architecture cannot recompute its activations.
+        OSError: the folder holds no configuration, or no weights.
+    """
+
+    def __init__(
+        self, folder: Path, *, pretrained: bool = False, activation_checkpointing: bool = False
+    ) -> None:
+        super().__init__()
+        options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+        config = AutoConfig.from_pretrained(folder, **options)
+        auto_model: Any = AutoModel
+        if pretrained:
+            self.model = auto_model.from_pretrained(folder, config=config, dtype=torch.float32, **options)
+        else:
+            self.model = auto_model.from_config(config, trust_remote_code=False, dtype=torch.float32)
+        self.num_features = int(config.hidden_size)
+        if activation_checkpointing:
+            self.model.gradient_checkpointing_enable()
+
+    def forward(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        """[CLS] embeddings (B, F)."""
+        hidden_BTF: Tensor = self.model(input_ids=ids_BT, attention_mask=mask_BT).last_hidden_state
+        return hidden_BTF[:, 0]

@@ -1,0 +1,72 @@
+"""Plans and updates as Flower messages, and the one place where Flower's internals are touched.
+
+A message carries digests, paths on this machine and numbers; weights stay in files. Flower's ``ArrayRecord`` appears
+only where its own simulation engine must carry them between machines (``mammofed_simulation.ray_edge``).
+"""
+
+from pathlib import Path
+from typing import cast
+
+from flwr.app import ConfigRecord, Error, Message, MessageType, MetricRecord, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+
+from mammofed_shared.errors import RefusalCode
+from mammofed_shared.protocol.plan import PayloadReference, Plan, Update
+
+_MESSAGE_TYPES = {"train": MessageType.TRAIN, "evaluate": MessageType.EVALUATE}
+
+
+def become_flower_task(node_id: int = 1) -> None:
+    """Let this process create Flower messages.
+
+    Flower's launcher sets these; without it ``Message()`` raises. Internal to Flower 1.41, held by
+    tests/shared/protocol/test_flower.py.
+    """
+    TaskIdentity.run_id = 1
+    TaskIdentity.node_id = node_id
+    TaskIdentity.task_id = 1
+
+
+def plan_message(plan: Plan, state: Path, node_id: int) -> Message:
+    """The message that asks a site for a visit; ``state`` is the state's file on this machine."""
+    record = ConfigRecord({"plan": plan.model_dump_json(), "state": str(state)})
+    return Message(
+        content=RecordDict({"plan": record}), dst_node_id=node_id, message_type=_MESSAGE_TYPES[plan.kind]
+    )
+
+
+def plan_of(message: Message) -> tuple[Plan, Path]:
+    """The plan and the state's file in a message made by ``plan_message``."""
+    record = message.content.config_records["plan"]
+    return Plan.model_validate_json(cast(str, record["plan"])), Path(cast(str, record["state"]))
+
+
+def update_reply(message: Message, update: Update, path: Path | None) -> Message:
+    """The reply that brings an update; ``path`` is its payload's file on this machine."""
+    record = ConfigRecord({"task": update.task_id})
+    if update.payload is not None and path is not None:
+        record["digest"], record["size"], record["path"] = (
+            update.payload.digest,
+            update.payload.size,
+            str(path),
+        )
+    return Message(
+        RecordDict({"update": record, "metrics": MetricRecord(dict(update.metrics))}), reply_to=message
+    )
+
+
+def refusal_reply(message: Message, code: RefusalCode) -> Message:
+    """The reply of a visit that brings nothing: a code, and no words but its name."""
+    return Message(Error(code=code.value, reason=code.name), reply_to=message)
+
+
+def update_of(reply: Message) -> tuple[Update, Path | None]:
+    """The update in a reply made by ``update_reply``, and its payload's file."""
+    record = reply.content.config_records["update"]
+    metrics = {name: cast(float, value) for name, value in reply.content.metric_records["metrics"].items()}
+    if "digest" not in record:
+        return Update(task_id=cast(str, record["task"]), payload=None, metrics=metrics), None
+    reference = PayloadReference(digest=cast(str, record["digest"]), size=cast(int, record["size"]))
+    return Update(task_id=cast(str, record["task"]), payload=reference, metrics=metrics), Path(
+        cast(str, record["path"])
+    )

@@ -1,0 +1,99 @@
+"""Plans as protobuf, and the names and limits of the calls between a site and the coordinator."""
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from mammofed_shared.config.tasks import TaskSettings
+from mammofed_shared.errors import ProtocolError
+from mammofed_shared.protocol import federation_pb2 as pb
+from mammofed_shared.protocol.plan import PayloadReference, Plan
+
+PROTOCOL_VERSION = 1
+SOFTWARE_CONTRACT = "mammofed-1"
+"""Changes whenever two versions of the code could compute different weights from the same plan."""
+
+SERVICE = "mammofed.federation.v1.Federation"
+CHUNK_BYTES = 2**20
+"""Bytes of one chunk; chosen in tests/benchmarks/exchange.py."""
+MAX_MESSAGE_BYTES = 4 * 2**20
+LONG_POLL_S = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One method of the service: its message types, and which side streams."""
+
+    request: Any
+    reply: Any
+    request_streams: bool = False
+    reply_streams: bool = False
+
+
+CALLS = MappingProxyType(
+    {
+        "Hello": Call(pb.HelloRequest, pb.HelloReply),
+        "Poll": Call(pb.PollRequest, pb.PollReply),
+        "Fetch": Call(pb.FetchRequest, pb.Chunk, reply_streams=True),
+        "Offset": Call(pb.OffsetRequest, pb.OffsetReply),
+        "Submit": Call(pb.SubmitPart, pb.SubmitReply, request_streams=True),
+        "Fail": Call(pb.FailRequest, pb.FailReply),
+        "Renew": Call(pb.RenewRequest, pb.RenewReply),
+    }
+)
+"""The service of federation.proto, for grpc's generic handlers and callables (so no untyped stub is generated)."""
+
+_KIND_TO_WIRE = {"train": pb.TRAIN, "evaluate": pb.EVALUATE}
+_KIND_FROM_WIRE = {wire: kind for kind, wire in _KIND_TO_WIRE.items()}
+_task_settings: TypeAdapter[TaskSettings] = TypeAdapter(TaskSettings)
+
+
+def plan_to_wire(plan: Plan) -> pb.Plan:
+    """The protobuf form of a plan."""
+    return pb.Plan(
+        task_id=plan.task_id,
+        run=plan.run,
+        round=plan.round,
+        visit=plan.visit,
+        site=plan.site,
+        kind=_KIND_TO_WIRE[plan.kind],
+        epochs=plan.epochs,
+        epochs_before=plan.epochs_before,
+        epochs_total=plan.epochs_total,
+        seed=plan.seed,
+        moments_from=plan.moments_from or "",
+        task_settings=plan.task.model_dump_json(),
+        preprocessing=plan.preprocessing,
+        text_encoder=plan.text_encoder,
+        state=pb.Payload(digest=plan.state.digest, size=plan.state.size),
+    )
+
+
+def plan_from_wire(wire: pb.Plan) -> Plan:
+    """The plan in a protobuf message, validated.
+
+    Raises:
+        ProtocolError: a field is not what ``Plan`` allows; a setting is unknown to this version of the software.
+    """
+    try:
+        return Plan(
+            task_id=wire.task_id,
+            run=wire.run,
+            round=wire.round,
+            visit=wire.visit,
+            site=wire.site,
+            kind=_KIND_FROM_WIRE[wire.kind],  # type: ignore[arg-type]
+            epochs=wire.epochs,
+            epochs_before=wire.epochs_before,
+            epochs_total=wire.epochs_total,
+            seed=wire.seed,
+            moments_from=wire.moments_from or None,
+            task=_task_settings.validate_json(wire.task_settings),
+            preprocessing=wire.preprocessing,
+            text_encoder=wire.text_encoder,
+            state=PayloadReference(digest=wire.state.digest, size=wire.state.size),
+        )
+    except (ValidationError, KeyError) as error:
+        raise ProtocolError(f"a plan of the coordinator is not allowed here: {error}") from error

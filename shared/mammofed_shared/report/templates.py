@@ -1,0 +1,83 @@
+"""Text from structured attributes: sentences where a hospital has no reports, and reports for phantom exams.
+
+Only the patient's own attributes are said; what is unknown is left out (the authors' released code invents it).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from mammofed_shared.exam import Report
+from mammofed_shared.report.grammar import (
+    FINDINGS,
+    LATERALITIES,
+    StructuredFinding,
+    absence_sentence,
+    density_sentence,
+    noun_phrase,
+    place_phrase,
+    presence_sentence,
+)
+
+
+def sentences_of(findings: Sequence[StructuredFinding]) -> str:
+    """One sentence for each recorded finding, present or absent, in the order given; empty for none."""
+    return " ".join(
+        presence_sentence(finding) if finding.present else absence_sentence(finding.finding)
+        for finding in findings
+    )
+
+
+def narrative_report(
+    findings: Sequence[StructuredFinding], density: str | None, birads: int | None
+) -> Report:
+    """A report in full sentences, as a dictating radiologist writes it."""
+    said = [density_sentence(density)] if density else []
+    said.append(sentences_of(findings))
+    present = [finding for finding in findings if finding.present]
+    if present:
+        concluded = [
+            " ".join(filter(None, (_capital(noun_phrase(finding)), _side_words(finding)))) + "."
+            for finding in present
+        ]
+        concluded.append("Additional imaging is recommended.")
+    else:
+        concluded = ["No mammographic evidence of malignancy.", "Routine screening is recommended."]
+    if birads is not None:
+        concluded.append(f"BI-RADS category {birads}.")
+    return Report(findings=" ".join(filter(None, said)), impression=" ".join(concluded))
+
+
+def itemised_report(findings: Sequence[StructuredFinding], density: str | None, birads: int | None) -> Report:
+    """A report as a form: one item a finding, no sentences."""
+    items = [f"Composition: {density}."] if density else []
+    for finding in findings:
+        name = _capital(FINDINGS[finding.finding].plural)
+        if finding.present:
+            side = LATERALITIES[finding.laterality] if finding.laterality else None
+            depth = f"{finding.depth} depth" if finding.depth else None
+            words = ", ".join(filter(None, (finding.subtype, side, finding.position, depth)))
+            items.append(f"{name}: {words or 'present'}.")
+        else:
+            items.append(f"{name}: none.")
+    present = [finding for finding in findings if finding.present]
+    concluded = [
+        " ".join(filter(None, ("Finding:", noun_phrase(finding), place_phrase(finding)))) + "."
+        for finding in present
+    ] or ["Negative study."]
+    if birads is not None:
+        concluded.append(f"BI-RADS {birads}.")
+    return Report(findings=" ".join(items), impression=" ".join(concluded))
+
+
+HOUSE_STYLES: Mapping[str, Callable[[Sequence[StructuredFinding], str | None, int | None], Report]] = {
+    "narrative": narrative_report,
+    "itemised": itemised_report,
+}
+"""Ways of writing a report; each hospital has its own."""
+
+
+def _side_words(finding: StructuredFinding) -> str:
+    return f"in the {LATERALITIES[finding.laterality]} breast" if finding.laterality else ""
+
+
+def _capital(words: str) -> str:
+    return words[0].upper() + words[1:]

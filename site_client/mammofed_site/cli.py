@@ -1,0 +1,128 @@
+"""Hospital IT's command: `site-client --site mayo`."""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from mammofed_shared.commands import DefaultCommandGroup, run_command
+from mammofed_shared.config.loading import load
+from mammofed_shared.config.site import SiteSettings
+from mammofed_shared.errors import ConfigurationError, StateError
+from mammofed_shared.log import start_logging
+from mammofed_shared.pki import load_identity
+from mammofed_site import enrol as enrolment
+from mammofed_site.client import SiteClient
+from mammofed_site.preprocess import load_or_create_key
+from mammofed_site.preprocess import preprocess as preprocess_dataset
+
+app = typer.Typer(
+    cls=DefaultCommandGroup,
+    no_args_is_help=False,
+    help="One hospital in the federation: its data, its key, its training. Without a verb: take part in the run.",
+    pretty_exceptions_enable=False,
+)
+
+Site = Annotated[str, typer.Option("--site", "-s", help="Name of this site; must be the certificate's.")]
+Config = Annotated[
+    Path | None, typer.Option("--config", "-c", help="The site's YAML; configs/site/<site>.yaml by default.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Settings laid over the YAML.", show_default=False),
+]
+
+
+@app.command("run")
+def run_(site: Site, config: Config = None, overrides: Overrides = None) -> None:
+    """Take part in the run until it is over. A coordinator that is away is waited for."""
+    settings = _settings(site, config, overrides)
+    start_logging(settings.folder / "site-client.log")
+    identity = load_identity(settings.identity, settings.consortium, settings.site, datetime.now(UTC))
+    with _only_client(settings.folder):
+        client = SiteClient(settings, identity)
+        try:
+            client.run()
+        finally:
+            client.close()
+
+
+@app.command()
+def enrol(
+    site: Site,
+    config: Config = None,
+    overrides: Overrides = None,
+    certificate: Annotated[Path | None, typer.Option(help="The file that the lead sent back.")] = None,
+    root_fingerprint: Annotated[
+        str | None,
+        typer.Option(help="Fingerprint of the consortium's root, as the lead told it by another channel."),
+    ] = None,
+) -> None:
+    """Make this site's key and request; with --certificate, install what the lead sent back.
+
+    The key is made here and never leaves. Send the request by mail; tell its fingerprint by telephone.
+    """
+    settings = _settings(site, config, overrides)
+    if certificate is None:
+        request, fingerprint = enrolment.request(settings.identity, settings.site, settings.consortium)
+        typer.echo(f"send this file to the lead: {request}")
+        typer.echo(f"and tell its key's fingerprint by another channel:\n{fingerprint}")
+        return
+    if root_fingerprint is None:
+        raise ConfigurationError("--certificate needs --root-fingerprint: ask the lead for it by another channel")
+    try:
+        bundle = certificate.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{certificate}: cannot be read: {error.strerror}") from error
+    identity = enrolment.install(settings.identity, bundle, settings.site, settings.consortium, root_fingerprint)
+    typer.echo(f"site {identity.name} of {identity.consortium} is enrolled until {identity.not_after:%Y-%m-%d}")
+
+
+@app.command()
+def preprocess(site: Site, config: Config = None, overrides: Overrides = None) -> None:
+    """Turn this site's DICOM exports into prepared data sets. Nothing leaves; a second call goes on."""
+    settings = _settings(site, config, overrides)
+    start_logging(settings.folder / "preprocess.log", console=False)
+    key = load_or_create_key(settings.folder)
+    console = Console()
+    for dataset in settings.datasets:
+        if dataset.dicom is None:
+            raise ConfigurationError(f"datasets: {dataset.name} has no `dicom` folder to read")
+        summary = preprocess_dataset(settings, dataset, key, console)
+        table = Table("answer", "files", title=f"{settings.site} · {dataset.name}", title_justify="left")
+        for answer, count in summary.rows():
+            table.add_row(answer, f"{count:,}")
+        console.print(table)
+
+
+def _settings(site: str, config: Path | None, overrides: list[str] | None) -> SiteSettings:
+    settings = load(config or Path(f"configs/site/{site}.yaml"), SiteSettings, overrides or [])
+    if settings.site != site:
+        raise ConfigurationError(f"--site is {site!r}, but the YAML is of site {settings.site!r}")
+    return settings
+
+
+@contextmanager
+def _only_client(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StateError(f"{folder}: a site-client is already running here") from error
+        yield
+
+
+def main() -> None:
+    """Entry point of `site-client`."""
+    run_command(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""The life of a running site: introduce itself, wait for a plan, do it, hand in, until the run is over."""
+
+import logging
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Context, RecordDict
+
+from mammofed_shared.config.site import SiteSettings
+from mammofed_shared.data.manifest import read_exams
+from mammofed_shared.errors import ProtocolError, RefusalCode, RunCancelled, RunStopped
+from mammofed_shared.exam import Split
+from mammofed_shared.pki import Identity
+from mammofed_shared.protocol import federation_pb2 as pb
+from mammofed_shared.protocol.flower import become_flower_task, plan_message, update_of
+from mammofed_shared.protocol.plan import Plan
+from mammofed_shared.protocol.wire import LONG_POLL_S, plan_from_wire
+from mammofed_site.app import SITE_KEY, app, current_monitor
+from mammofed_site.audit import Audit
+from mammofed_site.enrol import install_renewal, renewal_due, renewal_request
+from mammofed_site.link import Link, NotWanted
+from mammofed_site.visit import Monitor, VisitCancelled, visit_folder, warm_up
+
+logger = logging.getLogger(__name__)
+
+REPORT_EVERY_S = 1.0
+"""How often a visit under way tells the coordinator how far it is."""
+
+
+class SiteClient:
+    """One hospital in one run."""
+
+    def __init__(self, settings: SiteSettings, identity: Identity) -> None:
+        self._settings = settings
+        self._identity = identity
+        self._audit = Audit(settings.folder)
+        self._link = Link(settings.site, settings.server, identity)
+        self._context = Context(
+            run_id=1,
+            node_id=1,
+            node_config={SITE_KEY: settings.model_dump_json()},
+            state=RecordDict(),
+            run_config={},
+        )
+        become_flower_task(node_id=1)
+
+    def run(self) -> None:
+        """Take part in the run until it is over.
+
+        Raises:
+            RunStopped, RunCancelled: it ended before its last turn.
+            Unreachable: the coordinator refuses this site.
+        """
+        warm_up()
+        run = self._introduce()
+        logger.info("site %s takes part in run %s", self._settings.site, run)
+        while True:
+            self._renew_if_due()
+            reply = self._link.poll(pb.PollRequest(state=pb.READY, wait_s=LONG_POLL_S))
+            if reply.run_state == pb.FINISHED:
+                logger.info("run %s is finished", run)
+                return
+            if reply.run_state == pb.CANCELLED:
+                raise RunCancelled(f"run {run} was cancelled by the lead")
+            if reply.run_state == pb.STOPPED:
+                raise RunStopped(f"run {run} was stopped: a visit failed; the lead can resume it")
+            if reply.HasField("plan"):
+                self._do(reply.plan)
+            elif reply.run_state == pb.PAUSED:
+                time.sleep(REPORT_EVERY_S)
+
+    def close(self) -> None:
+        """Let the connection go."""
+        self._link.close()
+
+    def _introduce(self) -> str:
+        folders = [(item.name, self._settings.prepared_folder(item)) for item in self._settings.datasets]
+        splits = [exam.split for exam in read_exams(folders) if exam.report is not None]
+        return self._link.hello(splits.count(Split.TRAIN), splits.count(Split.TEST))
+
+    def _do(self, wire: Any) -> None:
+        try:
+            plan = plan_from_wire(wire)
+        except ProtocolError as error:
+            logger.error("%s", error)
+            self._link.fail(wire.task_id, RefusalCode.SETTINGS)
+            return
+        logger.info("round %d: %s, %d epoch(s)", plan.round, plan.kind, plan.epochs)
+        started = time.monotonic()
+        try:
+            self._fetch_do_submit(plan)
+        except NotWanted as error:
+            logger.info("task %s is no longer wanted: %s", plan.task_id, error)
+        except VisitCancelled:
+            self._audit.write("withdrawn", task=plan.task_id)
+            logger.info("task %s was withdrawn", plan.task_id)
+        except ProtocolError as error:
+            logger.error("task %s: %s", plan.task_id, error)
+            self._audit.write("failed", task=plan.task_id, code=RefusalCode.DIGEST_MISMATCH.name)
+            self._link.fail(plan.task_id, RefusalCode.DIGEST_MISMATCH)
+        logger.info("round %d: %s ended after %.1f s", plan.round, plan.kind, time.monotonic() - started)
+
+    def _fetch_do_submit(self, plan: Plan) -> None:
+        state = visit_folder(self._settings, plan.task_id) / "state.safetensors"
+        monitor = Monitor()
+        token = current_monitor.set(monitor)
+        heartbeat = Heartbeat(self._link, plan, monitor)
+        try:
+            heartbeat.start(pb.FETCHING)
+            if not state.exists():
+                self._link.fetch(plan, state)
+                self._audit.write("fetched", task=plan.task_id, digest=plan.state.digest, size=plan.state.size)
+            heartbeat.state = pb.TRAINING if plan.kind == "train" else pb.EVALUATING
+            reply = app(plan_message(plan, state, node_id=1), self._context)
+            heartbeat.state = pb.SUBMITTING
+            if reply.has_error():
+                self._link.fail(plan.task_id, RefusalCode(reply.error.code))
+                return
+            update, path = update_of(reply)
+            refused = self._link.submit(update, path)
+        finally:
+            heartbeat.stop()
+            current_monitor.reset(token)
+        if refused is not None:
+            logger.error("task %s: the coordinator refused the update: %s", plan.task_id, refused.name)
+            self._audit.write("refused", task=plan.task_id, code=refused.name)
+            return
+        self._audit.write("submitted", task=plan.task_id)
+        _remove_large_files(state.parent, plan)
+
+    def _renew_if_due(self) -> None:
+        if not renewal_due(self._identity, datetime.now(UTC)):
+            return
+        folder, site, consortium = self._settings.identity, self._settings.site, self._settings.consortium
+        request = renewal_request(folder, site, consortium)
+        chain = self._link.ask_renewal(request)
+        self._identity = install_renewal(folder, chain, site, consortium)
+        self._link.renew(self._identity)
+        self._audit.write("renewed", not_after=self._identity.not_after.isoformat())
+
+
+class Heartbeat:
+    """Tells the coordinator how far a visit is, and hears whether it is still wanted."""
+
+    def __init__(self, link: Link, plan: Plan, monitor: Monitor) -> None:
+        self.state = pb.FETCHING
+        self._link = link
+        self._plan = plan
+        self._monitor = monitor
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True, name="heartbeat")
+
+    def start(self, state: "pb.SiteState") -> None:
+        """Begin to report."""
+        self.state = state
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Report no more."""
+        self._stopped.set()
+
+    def _beat(self) -> None:
+        while not self._stopped.wait(REPORT_EVERY_S):
+            progress = self._monitor.progress
+            reply = self._link.poll_once(
+                pb.PollRequest(
+                    state=self.state,
+                    task_id=self._plan.task_id,
+                    epoch=progress.epoch,
+                    step=progress.step,
+                    num_steps=progress.num_steps,
+                    loss=progress.loss,
+                    samples_per_s=progress.samples_per_s,
+                )
+            )
+            if reply is not None and reply.cancel and self.state != pb.SUBMITTING:
+                self._monitor.cancelled.set()
+
+
+def _remove_large_files(folder: Path, plan: Plan) -> None:
+    """Once an update is accepted only its moments (or scores) are needed again."""
+    (folder / "state.safetensors").unlink(missing_ok=True)
+    if plan.kind == "train":
+        (folder / "result" / "update.safetensors").unlink(missing_ok=True)

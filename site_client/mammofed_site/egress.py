@@ -1,0 +1,28 @@
+"""The one gate through which anything of a visit leaves: exactly the tensors that came, and declared numbers."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from mammofed_shared.protocol.payload import Payload, reference_of
+from mammofed_shared.protocol.plan import Plan, Update
+from mammofed_shared.protocol.release import check_metrics, check_tensors
+
+
+def release(plan: Plan, state: Path, update: Path | None, metrics: Mapping[str, float]) -> Update:
+    """Let an update leave.
+
+    Args:
+        plan: what was asked.
+        state: the state that came; names, shapes and dtypes of the update must be its own.
+        update: payload file of a training visit; None for an evaluation.
+        metrics: numbers, each of which the task must declare.
+
+    Raises:
+        Refused: something else than that would leave; nothing does.
+    """
+    check_metrics(plan, metrics)
+    if update is None:
+        return Update(task_id=plan.task_id, payload=None, metrics=dict(metrics))
+    with Payload(state) as came, Payload(update) as leaves:
+        check_tensors(leaves, {name: (entry.dtype, entry.shape) for name, entry in came.entries.items()})
+    return Update(task_id=plan.task_id, payload=reference_of(update), metrics=dict(metrics))

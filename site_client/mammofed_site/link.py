@@ -1,0 +1,243 @@
+"""The site's side of the mailbox: poll, fetch, submit. Every call is opened from here; nothing listens at the site.
+
+A coordinator that is away is waited for, however long. A coordinator that refuses is not: that needs a person.
+"""
+
+import hashlib
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mammofed_shared.errors import ProtocolError, RefusalCode, Unreachable
+from mammofed_shared.files import fsync_folder
+from mammofed_shared.pki import Identity
+from mammofed_shared.protocol import federation_pb2 as pb
+from mammofed_shared.protocol.plan import Plan, Update
+from mammofed_shared.protocol.tls import channel_credentials
+from mammofed_shared.protocol.wire import (
+    CALLS,
+    CHUNK_BYTES,
+    MAX_MESSAGE_BYTES,
+    PROTOCOL_VERSION,
+    SERVICE,
+    SOFTWARE_CONTRACT,
+)
+from mammofed_site.diagnosis import explain_unreachable
+
+import grpc  # isort: skip  # after tls, which must set the cipher suites before grpc is loaded
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+FIRST_WAIT_S = 0.2
+LONGEST_WAIT_S = 10.0
+CALL_TIMEOUT_S = 60.0
+"""For calls that carry no payload; a long poll ends after 20 s."""
+SAY_AGAIN_AFTER_S = 60.0
+"""How often the log repeats that the coordinator is away."""
+
+_WAIT_FOR = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.UNKNOWN,
+}
+_REFUSALS = {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}
+
+
+class NotWanted(Exception):
+    """The coordinator no longer wants this task: it was withdrawn, or its update was taken in earlier."""
+
+
+class Link:
+    """One site's connection to the coordinator."""
+
+    def __init__(self, site: str, server: str, identity: Identity) -> None:
+        self._site = site
+        self._server = server
+        self._identity = identity
+        self._stopping = threading.Event()
+        self._connect()
+
+    def _connect(self) -> None:
+        self._channel = grpc.secure_channel(
+            self._server,
+            channel_credentials(self._identity),
+            options=[
+                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.keepalive_time_ms", 30_000),
+                ("grpc.keepalive_timeout_ms", 20_000),
+                ("grpc.initial_reconnect_backoff_ms", 200),
+                ("grpc.max_reconnect_backoff_ms", 5_000),
+                ("grpc.enable_retries", 0),
+            ],
+        )
+        self._calls: dict[str, Callable[..., Any]] = {}
+        for name, call in CALLS.items():
+            make = {
+                (False, False): self._channel.unary_unary,
+                (False, True): self._channel.unary_stream,
+                (True, False): self._channel.stream_unary,
+            }[call.request_streams, call.reply_streams]
+            self._calls[name] = make(
+                f"/{SERVICE}/{name}",
+                request_serializer=call.request.SerializeToString,
+                response_deserializer=call.reply.FromString,
+            )
+
+    def renew(self, identity: Identity) -> None:
+        """Use a new certificate from now on."""
+        old = self._channel
+        self._identity = identity
+        self._connect()
+        old.close()
+
+    def close(self) -> None:
+        """End every call that is under way."""
+        self._stopping.set()
+        self._channel.close()
+
+    # ── the calls ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def hello(self, num_training_exams: int, num_test_exams: int) -> str:
+        """Introduce this site and give the name of the run.
+
+        Raises:
+            Unreachable: the coordinator refuses this site or this version; the message is what it said.
+        """
+        request = pb.HelloRequest(
+            protocol_version=PROTOCOL_VERSION,
+            software_contract=SOFTWARE_CONTRACT,
+            site=self._site,
+            num_training_exams=num_training_exams,
+            num_test_exams=num_test_exams,
+        )
+        try:
+            reply = self._patiently(lambda: self._calls["Hello"](request, timeout=CALL_TIMEOUT_S))
+        except NotWanted as error:
+            raise Unreachable(f"the coordinator refuses to work with this site: {error}") from error
+        return str(reply.run)
+
+    def poll(self, request: Any) -> Any:
+        """Say how far this site is, and hear what is wanted."""
+        return self._patiently(lambda: self._calls["Poll"](request, timeout=CALL_TIMEOUT_S))
+
+    def poll_once(self, request: Any) -> Any | None:
+        """As ``poll``, but None when the coordinator is away: a visit goes on without it."""
+        try:
+            return self._calls["Poll"](request, timeout=CALL_TIMEOUT_S)
+        except grpc.RpcError as error:
+            logger.debug("poll failed: %s", error)
+            return None
+
+    def fetch(self, plan: Plan, target: Path) -> None:
+        """Bring the plan's state to ``target``, from the byte on that is there already.
+
+        Raises:
+            NotWanted: the task was withdrawn meanwhile.
+            ProtocolError: what came twice is not what the plan's digest names.
+        """
+        part = target.with_name(target.name + ".part")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for attempt in (1, 2):
+            digest = self._patiently(lambda: self._fetch_rest(plan, part))
+            if digest == plan.state.digest:
+                part.rename(target)
+                fsync_folder(target.parent)
+                return
+            part.unlink()
+            logger.warning("task %s: the state that came is not the plan's (attempt %d)", plan.task_id, attempt)
+        raise ProtocolError("the coordinator's state does not have the digest that its plan names")
+
+    def _fetch_rest(self, plan: Plan, part: Path) -> str:
+        sha = hashlib.sha256()
+        with part.open("a+b", buffering=0) as file:
+            file.seek(0)
+            while block := file.read(2**22):
+                sha.update(block)
+            held = file.tell()
+            if held < plan.state.size:
+                for chunk in self._calls["Fetch"](pb.FetchRequest(task_id=plan.task_id, offset=held)):
+                    sha.update(chunk.data)
+                    file.write(chunk.data)
+                    held += len(chunk.data)
+                    if held > plan.state.size:
+                        raise ProtocolError("the coordinator sent more than the plan's state")
+            os.fsync(file.fileno())
+        return sha.hexdigest()
+
+    def submit(self, update: Update, path: Path | None) -> RefusalCode | None:
+        """Send an update, from the byte on that the coordinator holds; None when it was accepted.
+
+        Raises:
+            NotWanted: the task was withdrawn, or its update was taken in before an answer was lost.
+        """
+        reply = self._patiently(lambda: self._submit_rest(update, path, from_start=False))
+        if reply.restart:
+            reply = self._patiently(lambda: self._submit_rest(update, path, from_start=True))
+        return None if reply.accepted else RefusalCode(reply.refusal_code)
+
+    def _submit_rest(self, update: Update, path: Path | None, *, from_start: bool) -> Any:
+        header = pb.SubmitHeader(task_id=update.task_id, metrics=update.metrics)
+        if update.payload is None or path is None:
+            return self._calls["Submit"](iter([pb.SubmitPart(header=header)]), timeout=CALL_TIMEOUT_S)
+        if not from_start:
+            request = pb.OffsetRequest(task_id=update.task_id)
+            header.offset = self._calls["Offset"](request, timeout=CALL_TIMEOUT_S).offset
+        header.payload.digest = update.payload.digest
+        header.payload.size = update.payload.size
+        return self._calls["Submit"](_parts(header, path))
+
+    def fail(self, task_id: str, code: RefusalCode) -> None:
+        """Say that a task could not be done: a code, nothing else."""
+        request = pb.FailRequest(task_id=task_id, refusal_code=code.value)
+        self._patiently(lambda: self._calls["Fail"](request, timeout=CALL_TIMEOUT_S))
+
+    def ask_renewal(self, certificate_request: bytes) -> bytes:
+        """A new certificate chain for this site, PEM."""
+        request = pb.RenewRequest(certificate_request=certificate_request)
+        reply = self._patiently(lambda: self._calls["Renew"](request, timeout=CALL_TIMEOUT_S))
+        return bytes(reply.certificate_chain)
+
+    # ── patience ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _patiently(self, call: Callable[[], T]) -> T:
+        """Call until the coordinator answers.
+
+        Raises:
+            Unreachable: it refuses this site.
+            NotWanted: it refuses this call.
+        """
+        wait_s = FIRST_WAIT_S
+        last_said = 0.0
+        while True:
+            try:
+                return call()
+            except grpc.RpcError as error:
+                status = error.code()
+                if status in _REFUSALS:
+                    raise Unreachable(f"the coordinator refuses this site: {error.details()}") from error
+                if status not in _WAIT_FOR:
+                    raise NotWanted(error.details()) from error
+                if time.monotonic() - last_said > SAY_AGAIN_AFTER_S:
+                    last_said = time.monotonic()
+                    logger.warning("%s", explain_unreachable(self._server, self._identity, str(error.details())))
+            if self._stopping.wait(wait_s * random.uniform(0.75, 1.25)):
+                raise Unreachable("the link was closed")
+            wait_s = min(wait_s * 2, LONGEST_WAIT_S)
+
+
+def _parts(header: Any, path: Path) -> Iterator[Any]:
+    yield pb.SubmitPart(header=header)
+    with path.open("rb", buffering=0) as file:
+        file.seek(header.offset)
+        while block := file.read(CHUNK_BYTES):
+            yield pb.SubmitPart(data=block)

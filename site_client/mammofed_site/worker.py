@@ -1,0 +1,59 @@
+"""The heavy half of a visit: reads an order, trains or evaluates, writes the result. Torch lives here."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from mammofed_shared.training.visit import evaluate_visit, train_visit
+
+from mammofed_shared.data.manifest import read_exams
+from mammofed_shared.errors import DataError, RefusalCode, Refused, VisitFailed
+from mammofed_shared.protocol.plan import Progress
+from mammofed_site.visit import VisitOrder
+
+logger = logging.getLogger(__name__)
+
+
+def do_visit(folder: str, state: str, out: str, report: Callable[[Progress], None]) -> RefusalCode | None:
+    """Do the visit whose order is in ``folder``; None when it went well, else the code that may leave.
+
+    The reason in words goes to this site's log only.
+    """
+    order = VisitOrder.model_validate_json((Path(folder) / "visit.json").read_text(encoding="utf-8"))
+    plan = order.plan
+    try:
+        exams = read_exams(order.datasets, plan.preprocessing)
+        if plan.kind == "train":
+            train_visit(
+                plan,
+                state=Path(state),
+                moments=order.moments,
+                exams=exams,
+                text_encoder=order.text_encoder,
+                device=order.device,
+                threads=order.threads,
+                out=Path(out),
+                report=report,
+            )
+        else:
+            evaluate_visit(
+                plan,
+                state=Path(state),
+                exams=exams,
+                text_encoder=order.text_encoder,
+                device=order.device,
+                threads=order.threads,
+                out=Path(out),
+                report=report,
+            )
+    except (VisitFailed, DataError, Refused) as error:
+        logger.error("task %s: %s", plan.task_id, error)
+        return error.code
+    except MemoryError:
+        logger.exception("task %s: out of memory", plan.task_id)
+        return RefusalCode.OUT_OF_MEMORY
+    except Exception:
+        # The last net: whatever went wrong, its words stay in the site's log and only a code leaves.
+        logger.exception("task %s: the worker failed", plan.task_id)
+        return RefusalCode.WORKER_DIED
+    return None
