@@ -2,6 +2,7 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 SEED ?= 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -16,17 +17,21 @@ help: ## list the targets
 
 venv: $(INSTALLED) ## install what is pinned into .venv; at once when nothing changed
 
+# The pinned pip first: it resolves in half the time of the one that Python 3.11 brings.
 # DS_BUILD_OPS=0: DeepSpeed compiles no kernels at installation, so that no CUDA compiler is needed.
-# PIP_CONSTRAINT: packages that are built from source (DeepSpeed, this one) are built with pinned tools as well.
+# --build-constraint: what is built from source (DeepSpeed, this package) is built with pinned tools as well.
+# compileall: on all cores, where pip uses one. Not left to the first import: a warning of the compiler about another
+# package's source would then be an error in the tests.
 # .installing: an interrupted pip leaves half a package behind that it later takes for a whole one, so the next call
-# starts afresh. Compiling after the installation uses all cores, where pip uses one.
+# starts afresh.
 $(INSTALLED): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || \
 		{ echo "$(PYTHON) was not found. Install Python 3.11, or name it: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
 	@if [ -e $(INSTALLING) ] || ! $(BIN)/python -m pip --version >/dev/null 2>&1; then $(PYTHON) -m venv --clear $(VENV); fi
 	@rm -f $(INSTALLED) && touch $(INSTALLING)
-	DS_BUILD_OPS=0 PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 \
-		$(BIN)/python -m pip install --no-compile --progress-bar off -c constraints.txt -e '.[dev,demo]'
+	$(BIN)/python -m pip install --quiet --upgrade -c constraints.txt pip
+	DS_BUILD_OPS=0 $(BIN)/python -m pip install --no-compile --progress-bar off \
+		-c constraints.txt --build-constraint constraints.txt -e '.[dev,demo]'
 	@$(BIN)/python -W ignore -m compileall -qq -j 0 $(VENV)/lib || true
 	@mv $(INSTALLING) $(INSTALLED)
 

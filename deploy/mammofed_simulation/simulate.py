@@ -14,7 +14,7 @@ from flwr.clientapp import ClientApp
 from mammofed_server.app import app as server_app
 from mammofed_server.grid import FileGrid
 from mammofed_server.run_state import RunState
-from mammofed_server.serve import only_coordinator, open_or_begin
+from mammofed_server.serve import finish_tracker, only_coordinator, open_or_begin, start_tracker
 from mammofed_shared.config.run import RunSettings
 from mammofed_shared.config.site import SiteSettings
 from mammofed_shared.errors import ConfigurationError, Refused
@@ -65,6 +65,8 @@ def simulate(settings: RunSettings, sites: Sequence[SiteSettings]) -> RunState:
                 run_config={"folder": str(settings.server.folder)},
             )
             server_app(grid, context)
+            if settings.tracking.enabled:
+                finish_tracker(start_tracker(run.folder))
     return run
 
 

@@ -90,9 +90,8 @@ def init(
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise IdentityError(
-            f"{folder}: not empty, and a certificate authority is never overwritten: all its sites would "
-            "have to enrol "
-            "again. Choose another folder, or use the authority that is there."
+            f"{folder}: not empty, and a certificate authority is never overwritten: all its sites would have to "
+            "enrol again. Choose another folder, or use the authority that is there."
         )
     if len(passphrase) < MIN_PASSPHRASE:
         raise IdentityError(
@@ -166,8 +165,8 @@ def sign(
     if fingerprint(key) != normal_fingerprint(told_fingerprint):
         raise IdentityError(
             f"site {site}: the request is for the key {fingerprint(key)}, but the fingerprint told is "
-            f"{normal_fingerprint(told_fingerprint)}. Nothing was signed: ask the site by telephone what "
-            "`enrol` printed."
+            f"{normal_fingerprint(told_fingerprint)}. Nothing was signed: ask the site by telephone what `enrol` "
+            "printed."
         )
     if days < 1:
         raise IdentityError(f"days is {days}; expected at least 1.")
@@ -238,8 +237,8 @@ def _replace_pair(folder: Path, key: ec.EllipticCurvePrivateKey, chain_pem: byte
 def _open_root(folder: Path, passphrase: bytes, now: datetime) -> Issuer:
     if not (folder / ROOT / KEY_FILE).is_file():
         raise IdentityError(
-            f"{folder / ROOT}: the root's key is not here. Run this where the key is kept, or `fl-server ca "
-            "init` first."
+            f"{folder / ROOT}: the root's key is not here. Run this where the key is kept, or `fl-server ca init` "
+            "first."
         )
     path = folder / ROOT / CERTIFICATE_FILE
     certificate = read_certificates(path.read_bytes(), str(path))[0]
@@ -256,7 +255,6 @@ def _require_current(issuer: Issuer, now: datetime, what: str, remedy: str) -> N
     begin, end = issuer.certificate.not_valid_before_utc, issuer.certificate.not_valid_after_utc
     if not begin <= now < end - MIN_LIFETIME:
         raise IdentityError(
-            f"{what} serves from {begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC, this machine's clock "
-            "says "
+            f"{what} serves from {begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC, this machine's clock says "
             f"{now:%Y-%m-%d %H:%M}. If the clock is right, {remedy}."
         )

@@ -183,6 +183,17 @@ def ca_sign(
     typer.echo(f"signed for site {site}: send {output} back; nothing in it is secret")
 
 
+@authority.command("refresh")
+def ca_refresh(
+    folder: Folder,
+    host: Annotated[list[str] | None, typer.Option(help="New DNS names or addresses; as before by default.")] = None,
+    passphrase_file: Annotated[Path | None, typer.Option(help="File with the root key's passphrase.")] = None,
+) -> None:
+    """Sign the renewal authority and the coordinator's certificate again, before they expire."""
+    until = ca.refresh(folder, _passphrase(passphrase_file, confirm=False), host or ())
+    typer.echo(f"refreshed; run it again before {until:%Y-%m-%d}, then restart fl-server")
+
+
 @authority.command("list")
 def ca_list(folder: Folder) -> None:
     """Show every certificate that was issued."""

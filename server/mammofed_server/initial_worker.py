@@ -15,7 +15,8 @@ def main(folder: Path) -> None:
     """Read ``request.json``; write ``state.safetensors`` and ``spec.json``."""
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
     settings: TaskSettings = TypeAdapter(TaskSettings).validate_python(request["task"])
-    spec = initial_state(settings, Path(request["text_encoder"]), request["seed"], folder / "state.safetensors")
+    out = folder / "state.safetensors"
+    spec = initial_state(settings, text_encoder=Path(request["text_encoder"]), seed=request["seed"], out=out)
     write_whole(folder / "spec.json", spec.model_dump_json())
 
 

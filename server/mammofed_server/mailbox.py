@@ -142,8 +142,10 @@ class Mailbox:
                 raise ProtocolError(f"site {site} asked for a task that is not open for it")
             return self._open[task_id]
 
-    def offset(self, site: str, task_id: str) -> int:
-        """How many bytes of the task's update are held."""
+    def offset(self, site: str, task_id: str) -> int | None:
+        """How many bytes of the task's update are held; None when the task has its verdict."""
+        if self._ended_of(site, task_id) is not None:
+            return None
         self.state_of(site, task_id)
         part = self.task_folder(task_id) / "update.part"
         return part.stat().st_size if part.exists() else 0

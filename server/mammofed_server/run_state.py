@@ -52,6 +52,15 @@ class EvaluationRecord(Settings):
     failures: tuple[Failure, ...] = ()
 
 
+_MAY_CHANGE = frozenset({"server", "tracking"})
+"""Settings that do not touch the weights: address, folders and tracking may differ when a run is resumed."""
+
+
+def _changed_settings(began: RunSettings, now: RunSettings) -> list[str]:
+    names = set(RunSettings.model_fields) - _MAY_CHANGE
+    return sorted(name for name in names if getattr(began, name) != getattr(now, name))
+
+
 class RunState:
     """A run's folder. One process writes it; every reader sees only whole records."""
 
@@ -66,7 +75,7 @@ class RunState:
 
     @classmethod
     def open(cls, folder: Path, settings: RunSettings | None = None) -> "RunState":
-        """Open a run that has begun; ``settings``, when given, must be those that it began with.
+        """Open a run that has begun; ``settings``, when given, must ask for the same weights.
 
         Raises:
             StateError: there is no run here, or it began with other settings.
@@ -76,10 +85,8 @@ class RunState:
             record = RunRecord.model_validate_json(path.read_text(encoding="utf-8"))
         except (OSError, ValidationError) as error:
             raise StateError(f"{folder}: no run has begun here. Start one with `fl-server --config …`.") from error
-        if settings is not None and record.settings != settings:
-            changed = [
-                name for name in RunSettings.model_fields if getattr(settings, name) != getattr(record.settings, name)
-            ]
+        changed = _changed_settings(record.settings, settings) if settings is not None else []
+        if changed:
             raise StateError(
                 f"{folder} holds run {record.settings.run!r}, which began with other settings ({', '.join(changed)} "
                 "changed). Resume it with its own settings, or give the new run another `server.folder`."

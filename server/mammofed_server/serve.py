@@ -66,7 +66,7 @@ def serve(settings: RunSettings) -> RunState:
         except RuntimeError as error:
             raise ConfigurationError(f"server.listen: cannot listen on {settings.server.listen}: {error}") from error
         logger.info("run %s: listening on port %d for %s", settings.run, port, ", ".join(settings.sites))
-        tracker = _start_tracker(run.folder)
+        tracker = start_tracker(run.folder) if settings.tracking.enabled else None
         word: RunWord = "interrupted"
         try:
             writer.word = "running"
@@ -86,7 +86,8 @@ def serve(settings: RunSettings) -> RunState:
             if word != "interrupted":
                 _wait_until_told(board)
             server.stop(grace=1).wait()
-            _stop_tracker(tracker)
+            if tracker is not None:
+                finish_tracker(tracker)
             writer.stop(word)
     return run
 
@@ -137,11 +138,13 @@ def only_coordinator(folder: Path) -> Iterator[None]:
         yield
 
 
-def _start_tracker(folder: Path) -> subprocess.Popen[bytes]:
+def start_tracker(folder: Path) -> subprocess.Popen[bytes]:
+    """Start the process that writes the run's numbers to MLflow as they are committed."""
     return subprocess.Popen([sys.executable, "-m", "mammofed_server.tracking", str(folder)], stdin=subprocess.PIPE)
 
 
-def _stop_tracker(tracker: subprocess.Popen[bytes]) -> None:
+def finish_tracker(tracker: subprocess.Popen[bytes]) -> None:
+    """Let the tracker write what is left, and wait for it."""
     assert tracker.stdin is not None
     tracker.stdin.close()
     if tracker.wait() != 0:

@@ -6,6 +6,8 @@ from concurrent import futures
 from pathlib import Path
 from typing import Any, NoReturn
 
+import grpc
+
 from mammofed_server import ca
 from mammofed_server.mailbox import Mailbox, RestartUpload, Upload
 from mammofed_server.sites import SiteBoard
@@ -24,8 +26,6 @@ from mammofed_shared.protocol.wire import (
     SOFTWARE_CONTRACT,
     plan_to_wire,
 )
-
-import grpc  # isort: skip  # after tls, which must set the cipher suites before grpc is loaded
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +109,8 @@ class FederationService:
 
     def offset(self, site: str, request: Any, context: grpc.ServicerContext) -> Any:
         """How much of an update is held."""
-        return pb.OffsetReply(offset=self._mailbox.offset(site, request.task_id))
+        offset = self._mailbox.offset(site, request.task_id)
+        return pb.OffsetReply(ended=True) if offset is None else pb.OffsetReply(offset=offset)
 
     def submit(self, site: str, parts: Iterator[Any], context: grpc.ServicerContext) -> Any:
         """Take an update in; the verdict is final."""

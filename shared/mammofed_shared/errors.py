@@ -14,7 +14,8 @@
     ├── Unreachable             the coordinator does not answer, or refuses this site
     ├── DataError               a data set is missing, empty or prepared otherwise than the run asks
     │   └── UnreadableImage     one DICOM file cannot be trusted; carries a reason word
-    └── CheckpointError         a checkpoint is incomplete or does not match its manifest
+    ├── CheckpointError         a checkpoint is incomplete or does not match its manifest
+    └── CommandFailed           a command that the demo ran for its reader ended with an error
 
 Messages say what was expected, what was found, where, and what to do. They never hold a patient's name, an
 identifier or a file name of the hospital. What crosses the wire is never a message: only ``RefusalCode`` and numbers.
@@ -124,3 +125,7 @@ class UnreadableImage(DataError):
 
 class CheckpointError(MammofedError):
     """A checkpoint is incomplete or does not match its manifest."""
+
+
+class CommandFailed(MammofedError):
+    """A command that the demo ran for its reader ended with an error; the message holds its last words."""

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from contextvars import ContextVar
 
 from flwr.app import Context, Message
@@ -47,9 +48,13 @@ def _visit(message: Message, context: Context) -> Message:
         permit(plan, settings)
         audit.write("permitted", task=plan.task_id, state=plan.state.digest, settings=plan.task.name)
         remove_old_visits(settings, plan)
+        started = time.monotonic()
         result = run_visit(settings, plan, state, monitor)
         path = result / "update.safetensors" if plan.kind == "train" else None
-        metrics = json.loads((result / "metrics.json").read_text())
+        metrics = json.loads((result / "metrics.json").read_text(encoding="utf-8"))
+        metrics["duration_s"] = time.monotonic() - started
+        if "num_samples" in metrics:
+            metrics["samples_per_s"] = metrics["num_samples"] / metrics["duration_s"]
         update = release(plan, state, path, metrics)
     except (Refused, VisitFailed, PayloadError) as error:
         logger.error("task %s: %s", plan.task_id, error)

@@ -3,7 +3,6 @@
 import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -19,8 +18,8 @@ from mammofed_shared.log import start_logging
 from mammofed_shared.pki import load_identity
 from mammofed_site import enrol as enrolment
 from mammofed_site.client import SiteClient
-from mammofed_site.preprocess import load_or_create_key
-from mammofed_site.preprocess import preprocess as preprocess_dataset
+from mammofed_site.preprocess import Summary, preprocess_with_progress
+from mammofed_site.pseudonym_key import load_or_create_key
 
 app = typer.Typer(
     cls=DefaultCommandGroup,
@@ -44,7 +43,7 @@ def run_(site: Site, config: Config = None, overrides: Overrides = None) -> None
     """Take part in the run until it is over. A coordinator that is away is waited for."""
     settings = _settings(site, config, overrides)
     start_logging(settings.folder / "site-client.log")
-    identity = load_identity(settings.identity, settings.consortium, settings.site, datetime.now(UTC))
+    identity = load_identity(settings.identity, settings.consortium, settings.site)
     with _only_client(settings.folder):
         client = SiteClient(settings, identity)
         try:
@@ -94,11 +93,23 @@ def preprocess(site: Site, config: Config = None, overrides: Overrides = None) -
     for dataset in settings.datasets:
         if dataset.dicom is None:
             raise ConfigurationError(f"datasets: {dataset.name} has no `dicom` folder to read")
-        summary = preprocess_dataset(settings, dataset, key, console)
-        table = Table("answer", "files", title=f"{settings.site} · {dataset.name}", title_justify="left")
-        for answer, count in summary.rows():
-            table.add_row(answer, f"{count:,}")
-        console.print(table)
+        console.print(_summary_table(settings.site, preprocess_with_progress(settings, dataset, key, console)))
+
+
+def _summary_table(site: str, summary: Summary) -> Table:
+    title = f"{site} · {summary.dataset}: {summary.num_files:,} files, {summary.num_decoded:,} of them new"
+    table = Table("answer", "count", title=title, title_justify="left")
+    for name, count in (
+        ("patients", summary.num_patients),
+        ("exams", summary.num_exams),
+        *((f"exams for {split}", count) for split, count in sorted(summary.splits.items())),
+        ("exams with text", summary.num_texts),
+        ("images", summary.num_images),
+        *((f"flagged: {word}", count) for word, count in sorted(summary.flagged.items())),
+        *((f"refused: {word}", count) for word, count in sorted(summary.refused.items())),
+    ):
+        table.add_row(name, f"{count:,}")
+    return table
 
 
 def _settings(site: str, config: Path | None, overrides: list[str] | None) -> SiteSettings:

@@ -3,7 +3,6 @@
 import logging
 import threading
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from flwr.app import Context, RecordDict
 
 from mammofed_shared.config.site import SiteSettings
 from mammofed_shared.data.manifest import read_exams
-from mammofed_shared.errors import ProtocolError, RefusalCode, RunCancelled, RunStopped
+from mammofed_shared.errors import IdentityError, ProtocolError, RefusalCode, RunCancelled, RunStopped
 from mammofed_shared.exam import Split
 from mammofed_shared.pki import Identity
 from mammofed_shared.protocol import federation_pb2 as pb
@@ -26,6 +25,7 @@ from mammofed_site.visit import Monitor, VisitCancelled, visit_folder, warm_up
 
 logger = logging.getLogger(__name__)
 
+RENEW_AGAIN_AFTER_S = 24 * 3600.0
 REPORT_EVERY_S = 1.0
 """How often a visit under way tells the coordinator how far it is."""
 
@@ -45,6 +45,7 @@ class SiteClient:
             state=RecordDict(),
             run_config={},
         )
+        self._no_renewal_before_s = 0.0
         become_flower_task(node_id=1)
 
     def run(self) -> None:
@@ -132,12 +133,17 @@ class SiteClient:
         _remove_large_files(state.parent, plan)
 
     def _renew_if_due(self) -> None:
-        if not renewal_due(self._identity, datetime.now(UTC)):
+        """Ask for a new certificate in time; a renewal that fails is tried again tomorrow, the old one still serves."""
+        if time.monotonic() < self._no_renewal_before_s or not renewal_due(self._identity):
             return
+        self._no_renewal_before_s = time.monotonic() + RENEW_AGAIN_AFTER_S
         folder, site, consortium = self._settings.identity, self._settings.site, self._settings.consortium
-        request = renewal_request(folder, site, consortium)
-        chain = self._link.ask_renewal(request)
-        self._identity = install_renewal(folder, chain, site, consortium)
+        try:
+            chain = self._link.ask_renewal(renewal_request(folder, site, consortium))
+            self._identity = install_renewal(folder, chain, site, consortium)
+        except (IdentityError, NotWanted) as error:
+            logger.warning("the certificate, valid until %s, was not renewed: %s", self._identity.not_after, error)
+            return
         self._link.renew(self._identity)
         self._audit.write("renewed", not_after=self._identity.not_after.isoformat())
 

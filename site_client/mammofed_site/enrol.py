@@ -6,9 +6,11 @@ bundle that comes back against the root's fingerprint, told by telephone. A rene
 certificate proves who asks for the next.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from mammofed_shared.errors import IdentityError
@@ -81,9 +83,8 @@ def install(
         now: the machine's clock when not given.
 
     Raises:
-        IdentityError: the root is not the one told or not the one pinned before, or the certificate is not
-            for this key,
-            this site, this consortium and this day. Nothing was changed then.
+        IdentityError: the root is not the one told or not the one pinned before, or the certificate is not for this
+            key, this site, this consortium and this day. Nothing was changed then.
     """
     settle(identity_folder)
     *chain, root = read_certificates(bundle_pem, "the bundle")
@@ -95,14 +96,14 @@ def install(
     wanted = fingerprint(read_key(identity_folder / KEY_FILE).public_key())
     if certificate_fingerprint(chain[0]) != wanted:
         raise IdentityError(
-            f"the bundle is for the key {certificate_fingerprint(chain[0])}, this site's is {wanted}. "
-            "It was made from another request: send request.csr again."
+            f"the bundle is for the key {certificate_fingerprint(chain[0])}, this site's is {wanted}. It was made "
+            "from another request: send request.csr again."
         )
     check_chain(chain, root, consortium, site, now or datetime.now(UTC))
     write_whole(identity_folder / ROOT_FILE, root_pem)
     write_whole(identity_folder / PIN_FILE, certificate_fingerprint(root) + "\n")
     # Last: without a certificate the folder counts as not enrolled, and this command is run again.
-    commit_pair(identity_folder, b"".join(certificate.public_bytes(Encoding.PEM) for certificate in chain))
+    commit_pair(identity_folder, _as_pem(chain))
     return load_identity(identity_folder, consortium, site, now)
 
 
@@ -131,28 +132,30 @@ def install_renewal(
     """Check what the coordinator sent as a renewal and change over to it, certificate and key at one moment.
 
     Raises:
-        IdentityError: it is not for the new key, not under the pinned root, not this site's, or ends no later
-            than the
-            present one. The present key and certificate stay in place then.
+        IdentityError: it is not for the new key, not under the pinned root, not this site's, or ends no later than
+            the present one. The present key and certificate stay in place then.
     """
     present = load_identity(identity_folder, consortium, site, now)
     chain = read_certificates(chain_pem, "the renewal")
     wanted = fingerprint(read_key(identity_folder / NEXT_KEY_FILE).public_key())
     if certificate_fingerprint(chain[0]) != wanted:
         raise IdentityError(
-            f"the renewal is for the key {certificate_fingerprint(chain[0])}, asked for was {wanted}. "
-            "The present certificate stays; the next poll asks again."
+            f"the renewal is for the key {certificate_fingerprint(chain[0])}, asked for was {wanted}. The present "
+            "certificate stays; the next poll asks again."
         )
     root = read_certificates(present.root_pem, ROOT_FILE)[0]
     check_chain(chain, root, consortium, site, now or datetime.now(UTC))
     if chain[0].not_valid_after_utc <= present.not_after:
         raise IdentityError(
             f"the renewal ends {chain[0].not_valid_after_utc:%Y-%m-%d %H:%M} UTC, no later than the present "
-            "certificate. "
-            "It stays; the lead should run `fl-server ca refresh`."
+            "certificate. It stays; the lead should run `fl-server ca refresh`."
         )
-    commit_pair(identity_folder, chain_pem)
+    commit_pair(identity_folder, _as_pem(chain))
     return load_identity(identity_folder, consortium, site, now)
+
+
+def _as_pem(chain: Sequence[x509.Certificate]) -> bytes:
+    return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in chain)
 
 
 def _require_same_root(identity_folder: Path, root_fingerprint: str) -> None:
@@ -162,7 +165,6 @@ def _require_same_root(identity_folder: Path, root_fingerprint: str) -> None:
     pinned = normal_fingerprint(path.read_text(encoding="ascii", errors="replace"))
     if pinned != normal_fingerprint(root_fingerprint):
         raise IdentityError(
-            f"{path}: this site has pinned the root {pinned}, the bundle is of another. If the consortium "
-            "was founded anew, "
-            f"move {identity_folder} away and enrol again; else ask the lead by telephone."
+            f"{path}: this site has pinned the root {pinned}, the bundle is of another. If the consortium was "
+            f"founded anew, move {identity_folder} away and enrol again; else ask the lead by telephone."
         )

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import grpc
+
 from mammofed_shared.errors import ProtocolError, RefusalCode, Unreachable
 from mammofed_shared.files import fsync_folder
 from mammofed_shared.pki import Identity
@@ -28,8 +30,6 @@ from mammofed_shared.protocol.wire import (
     SOFTWARE_CONTRACT,
 )
 from mammofed_site.diagnosis import explain_unreachable
-
-import grpc  # isort: skip  # after tls, which must set the cipher suites before grpc is loaded
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -191,7 +191,8 @@ class Link:
             return self._calls["Submit"](iter([pb.SubmitPart(header=header)]), timeout=CALL_TIMEOUT_S)
         if not from_start:
             request = pb.OffsetRequest(task_id=update.task_id)
-            header.offset = self._calls["Offset"](request, timeout=CALL_TIMEOUT_S).offset
+            reply = self._calls["Offset"](request, timeout=CALL_TIMEOUT_S)
+            header.offset = update.payload.size if reply.ended else reply.offset
         header.payload.digest = update.payload.digest
         header.payload.size = update.payload.size
         return self._calls["Submit"](_parts(header, path))

@@ -154,13 +154,17 @@ def _follow(connection: Connection, is_alive: Callable[[], bool], monitor: Monit
             except (EOFError, OSError):
                 return RefusalCode.WORKER_DIED
             if word == "progress":
-                monitor.progress = Progress.model_validate(value)
+                _note_progress(monitor, value)
             elif word == "failed":
                 return RefusalCode(value)
             elif word == "done":
                 return None
         elif not is_alive():
             return RefusalCode.WORKER_DIED
+
+
+def _note_progress(monitor: Monitor, value: object) -> None:
+    monitor.progress = Progress.model_validate(value)
 
 
 def warm_up() -> None:

@@ -48,6 +48,7 @@ class ServerSettings(Settings):
 class TrackingSettings(Settings):
     """MLflow, written from released numbers only."""
 
+    enabled: bool = True
     mlflow: str = ""
     """Tracking URI, e.g. `sqlite:///runs/demo/mlflow.db`. Empty: a sqlite file in the run's folder."""
     experiment: str = "mammofed"

@@ -14,15 +14,18 @@ class DatasetSettings(Settings):
 
     name: Slug
     dicom: Path | None = None
-    """Folder with DICOM files, searched in all its sub-folders. Needed by `preprocess` only."""
+    """Folder with DICOM files, searched in all its sub-folders. Needed by `preprocess` only; see docs/data.md."""
     profile: Literal["standard", "cbis-ddsm"] = "standard"
-    """How this archive says laterality, view and patient."""
+    """How this archive says laterality, view and patient; `standard` follows DICOM."""
     reports: Path | None = None
     """CSV with columns `accession` or `study_uid`, and `report` or `findings` and `impression`."""
     attributes: Path | None = None
-    """CSV of structured findings, one row a finding; sentences are made from it where there is no report."""
+    """CSV with columns `accession` or `study_uid`, `finding`, `value` (`positive` or `negative`), and where known
+    `subtype`, `laterality` (`left`, `right`), `position`, `depth`: one row a finding. Sentences are made from it where
+    there is no report."""
     labels: Path | None = None
-    """CSV with `accession` or `study_uid` and one 0/1 column a finding: the truth that evaluation needs."""
+    """CSV with `accession` or `study_uid`, one 0/1 column a finding, and `density` (A–D): the truth that evaluation
+    needs. An empty cell means that nobody knows."""
     prepared: Path | None = None
     """Folder of the prepared data set. Empty: `<folder>/datasets/<name>`."""
 

@@ -68,9 +68,7 @@ def elastic(image: Grey, ranges: Ranges, random: np.random.Generator) -> Grey:
     return np.asarray(moved, np.uint8)
 
 
-def _smooth_field(
-    shape: tuple[int, ...], ranges: Ranges, random: np.random.Generator
-) -> NDArray[np.float32]:
+def _smooth_field(shape: tuple[int, ...], ranges: Ranges, random: np.random.Generator) -> NDArray[np.float32]:
     noise = random.uniform(-1, 1, shape).astype(np.float32)
     field = cv2.GaussianBlur(noise, (0, 0), ranges.elastic_sigma_px)
     return np.asarray(field * (ranges.elastic_alpha_px / np.abs(field).max()), np.float32)

@@ -20,9 +20,7 @@ def num_batches(samples: Sequence[BreastSample], batch_size: int) -> int:
     return max(-(-len(samples) // batch_size), max(per_exam.values()))
 
 
-def epoch_batches(
-    samples: Sequence[BreastSample], batch_size: int, random: np.random.Generator
-) -> list[list[int]]:
+def epoch_batches(samples: Sequence[BreastSample], batch_size: int, random: np.random.Generator) -> list[list[int]]:
     """Indices of the samples of each batch of one epoch.
 
     Every breast stands in exactly one batch; two breasts of an exam never stand in the same one, because with one
@@ -33,7 +31,9 @@ def epoch_batches(
         breasts.setdefault(_exam_of(sample), []).append(index)
     exams = list(breasts.values())
     in_line = [
-        exams[exam][breast] for exam in random.permutation(len(exams)) for breast in random.permutation(len(exams[exam]))
+        exams[exam][breast]
+        for exam in random.permutation(len(exams))
+        for breast in random.permutation(len(exams[exam]))
     ]
     # Dealt like cards: neighbours in line, so the breasts of an exam, go to different batches.
     count = num_batches(samples, batch_size)

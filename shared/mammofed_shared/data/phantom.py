@@ -6,6 +6,7 @@ are drawn independently of each other and of density, each in one breast, at the
 lengths below are in pixels of an image of 760 rows and scale with it.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mammofed_shared.exam import Laterality, View
+from mammofed_shared.report.grammar import StructuredFinding
 
 FindingKind: TypeAlias = Literal["mass", "calcification"]
 Box: TypeAlias = tuple[int, int, int, int]
@@ -79,6 +81,17 @@ class PhantomExam:
         """Whether the exam shows a finding of this kind."""
         return any(finding.kind == kind for finding in self.findings)
 
+    def structured(self) -> list[StructuredFinding]:
+        """What a radiologist would record: each finding that is there, and of each other kind that it is not."""
+        recorded: list[StructuredFinding] = []
+        for kind in SUBTYPES:
+            here = [finding for finding in self.findings if finding.kind == kind]
+            recorded += [
+                StructuredFinding(kind, True, found.subtype, str(found.laterality), found.position, found.depth)
+                for found in here
+            ] or [StructuredFinding(kind, False)]
+        return recorded
+
 
 @dataclass(frozen=True)
 class _Breast:
@@ -133,14 +146,13 @@ def phantom_exam(
         for view in View:
             breast = _draw_breast(of_exam, view, size, shape)
             image = _tissue(of_exam, breast, density, shape)
+            _draw_single_specks(of_exam, image, breast)
             for plan, found in zip(plans, boxes, strict=True):
                 if plan.laterality is laterality:
                     box = _draw_finding(image, plan, breast, view, shape)
                     found[view] = _mirror(box, shape[1]) if laterality is Laterality.R else box
             image = _expose(of_exam, image, breast, population, shape)
-            images[laterality, view] = (
-                np.ascontiguousarray(image[:, ::-1]) if laterality is Laterality.R else image
-            )
+            images[laterality, view] = np.ascontiguousarray(image[:, ::-1]) if laterality is Laterality.R else image
     findings = tuple(
         PhantomFinding(plan.kind, plan.laterality, found, plan.subtype, plan.position, plan.depth)
         for plan, found in zip(plans, boxes, strict=True)
@@ -191,9 +203,7 @@ def _draw_breast(random: np.random.Generator, view: View, size: float, shape: tu
     )
 
 
-def _tissue(
-    random: np.random.Generator, breast: _Breast, density: str, shape: tuple[int, int]
-) -> NDArray[np.float32]:
+def _tissue(random: np.random.Generator, breast: _Breast, density: str, shape: tuple[int, int]) -> NDArray[np.float32]:
     """Fat and fibroglandular tissue before exposure; (height, width), not yet cut to the silhouette."""
     unit = shape[0] / _REFERENCE_HEIGHT
     coarse_shape = _coarse(shape)
@@ -211,9 +221,7 @@ def _tissue(
 def _radius(breast: _Breast, shape: tuple[int, int], shift: float = 0.0) -> NDArray[np.float32]:
     """Distance from the centre of the ellipse in units of its axes, coarse grid; 1 is the skin."""
     height, width = _coarse(shape)
-    rows = (
-        (np.arange(height, dtype=np.float32) + 0.5) * (shape[0] / height) - breast.centre
-    ) / breast.half_height
+    rows = ((np.arange(height, dtype=np.float32) + 0.5) * (shape[0] / height) - breast.centre) / breast.half_height
     columns = (np.arange(width, dtype=np.float32) + 0.5) * (shape[1] / width) / breast.length - shift
     return np.sqrt(rows[:, None] ** 2 + columns[None, :] ** 2)
 
@@ -227,9 +235,7 @@ def _enlarge(coarse: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.
     return np.asarray(cv2.resize(coarse, shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
 
 
-def _draw_finding(
-    image: NDArray[np.float32], plan: _Plan, breast: _Breast, view: View, shape: tuple[int, int]
-) -> Box:
+def _draw_finding(image: NDArray[np.float32], plan: _Plan, breast: _Breast, view: View, shape: tuple[int, int]) -> Box:
     """Add one finding to the image and give its box, both with the chest wall left."""
     random = np.random.default_rng([plan.seed, 0 if view is View.CC else 1])
     radius = 0.5 * plan.size * shape[0] / _REFERENCE_HEIGHT
@@ -293,6 +299,26 @@ def _draw_cluster(
         value = float(random.uniform(0.45, 0.6) if pleomorphic else random.uniform(0.38, 0.48))
         cv2.ellipse(specks, centre, axes, float(random.uniform(0, 180)), 0, 360, value, thickness=-1)
     image += cv2.GaussianBlur(specks, (0, 0), 0.6 * unit)
+
+
+def _draw_single_specks(random: np.random.Generator, image: NDArray[np.float32], breast: _Breast) -> None:
+    """Add up to five lone bright specks, as of skin and vessels, which no report mentions.
+
+    Without them the brightest point of an image would tell calcification from none, and nothing would be learned.
+    """
+    unit = image.shape[0] / _REFERENCE_HEIGHT
+    for _ in range(int(random.integers(0, 6))):
+        depth, side = random.uniform(0.05, 0.85), random.uniform(-0.85, 0.85)
+        row = int(breast.centre + side * breast.half_height * np.sqrt(1 - depth**2))
+        centre = (int(depth * breast.length), row)
+        value = float(random.uniform(0.38, 0.6))
+        extent = math.ceil(8 * unit)
+        top, left = max(centre[1] - extent, 0), max(centre[0] - extent, 0)
+        patch = image[top : centre[1] + extent, left : centre[0] + extent]
+        speck = np.zeros_like(patch)
+        radius = max(round(random.uniform(2.0, 4.2) * unit), 1)
+        cv2.circle(speck, (centre[0] - left, centre[1] - top), radius, value, thickness=-1)
+        patch += cv2.GaussianBlur(speck, (0, 0), 0.6 * unit)
 
 
 def _expose(

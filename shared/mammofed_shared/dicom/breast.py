@@ -63,15 +63,16 @@ def _largest_area(above: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The largest area, cut off from what hangs on it by less than ``_THIN`` pixels: rims touch the breast."""
     kernel = np.ones((_THIN, _THIN), np.uint8)
     thick = cv2.morphologyEx(above, cv2.MORPH_OPEN, kernel)
-    num_areas, areas, statistics, _ = cv2.connectedComponentsWithStats(thick, connectivity=4)
-    if num_areas < 2:
+    outlines, _ = cv2.findContours(thick, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    if not outlines:
         raise UnreadableImage(Reason.BLANK_IMAGE, "no breast is brighter than the background")
-    largest = 1 + int(np.argmax(statistics[1:, cv2.CC_STAT_AREA]))
-    if statistics[largest, cv2.CC_STAT_AREA] < _LEAST_SHARE * above.size:
+    largest = max(outlines, key=cv2.contourArea)
+    if cv2.contourArea(largest) < _LEAST_SHARE * above.size:
         raise UnreadableImage(Reason.BLANK_IMAGE, "the brightest area is too small for a breast")
+    area = np.zeros_like(above)
+    cv2.drawContours(area, [largest], -1, 1, thickness=cv2.FILLED)
     # Opening has rounded the skin line off: take back what lies within its reach.
-    near = cv2.dilate((areas == largest).astype(np.uint8), kernel)
-    return np.where(near > 0, above, 0).astype(np.uint8)
+    return np.where(cv2.dilate(area, kernel) > 0, above, 0).astype(np.uint8)
 
 
 def _filled(silhouette: NDArray[np.uint8]) -> NDArray[np.uint8]:

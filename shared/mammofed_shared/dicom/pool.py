@@ -90,7 +90,7 @@ def _collect(pool: list[_Worker[Item]], timeout_s: float) -> Iterator[tuple[Item
     """Wait for the next events and take dead and hung workers out of the pool."""
     now = time.monotonic()
     until = min(
-        (w.since + (timeout_s if w.is_ready else _READY_S) for w in pool if w.item or not w.is_ready),
+        (w.since + (timeout_s if w.is_ready else _READY_S) for w in pool if w.item is not None or not w.is_ready),
         default=now,
     )
     ready = wait([worker.pipe for worker in pool], max(0.0, until - now))
@@ -154,17 +154,17 @@ def _end(worker: _Worker[Item]) -> None:
 def _work(pipe: Connection, function: Callable[[Any], Any]) -> None:
     """Serve items until the pipe closes: the loop of a worker process."""
     logging.disable()  # a library may quote a header; what matters goes through the pipe
-    pipe.send(None)
-    while True:
-        try:
-            item = pipe.recv()
-        except (EOFError, KeyboardInterrupt):
-            return
-        try:
-            answer = function(item)
-        except KeyboardInterrupt:
-            return
-        except Exception as error:  # a bug of ours must not cost the run: it is told by name and place, not by text
-            frame = traceback.extract_tb(error.__traceback__)[-1]
-            answer = Lost(Loss.RAISED, f"{type(error).__name__} in {frame.name}, line {frame.lineno}")
-        pipe.send(answer)
+    try:
+        pipe.send(None)
+        while True:
+            pipe.send(_answer(function, pipe.recv()))
+    except (EOFError, OSError, KeyboardInterrupt):
+        return  # the parent has ended, or was killed
+
+
+def _answer(function: Callable[[Any], Any], item: Any) -> Any:
+    try:
+        return function(item)
+    except Exception as error:  # a bug of ours must not cost the run: it is told by name and place, not by text
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        return Lost(Loss.RAISED, f"{type(error).__name__} in {frame.name}, line {frame.lineno}")

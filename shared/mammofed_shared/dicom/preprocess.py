@@ -34,7 +34,12 @@ from mammofed_shared.exam import Laterality
 RECIPE_VERSION = 1
 """Raise it with every change here that gives other images or rows: prepared files are then made anew."""
 
-_PNG_OPTIONS = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
+# Half the time of the defaults for 8 % more bytes: one row filter instead of five tried, runs instead of matches.
+_PNG_OPTIONS = [
+    *(cv2.IMWRITE_PNG_COMPRESSION, 1),
+    *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE),
+    *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP),
+]
 _LOSSY = "01"
 
 

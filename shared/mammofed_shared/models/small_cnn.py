@@ -42,10 +42,8 @@ class SmallCNN(nn.Module):
         """Feature map (B, 80, H/16, W/16)."""
         x = image_BCHW
         for block in self.blocks:
-            if self.grad_checkpointing and self.training:
-                x = checkpoint(block, x, use_reentrant=False)
-            else:
-                x = block(x)
+            recompute = self.grad_checkpointing and self.training
+            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
         return x
 
     def forward(self, image_BCHW: Tensor) -> Tensor:

@@ -24,9 +24,7 @@ class TextEncoder(nn.Module):
         OSError: the folder holds no configuration, or no weights.
     """
 
-    def __init__(
-        self, folder: Path, *, pretrained: bool = False, activation_checkpointing: bool = False
-    ) -> None:
+    def __init__(self, folder: Path, *, pretrained: bool = False, activation_checkpointing: bool = False) -> None:
         super().__init__()
         options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
         config = AutoConfig.from_pretrained(folder, **options)

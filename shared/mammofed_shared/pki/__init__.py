@@ -11,7 +11,6 @@ from mammofed_shared.pki.identity import (
     check_chain,
     check_pin,
     load_identity,
-    read_certificates,
 )
 from mammofed_shared.pki.keys import (
     KEY_MODE,
@@ -40,6 +39,7 @@ from mammofed_shared.pki.pair import (
     NEXT_KEY_FILE,
     Pair,
     commit_pair,
+    read_certificates,
     read_pair,
     settle,
 )

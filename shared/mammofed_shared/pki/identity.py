@@ -19,7 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from mammofed_shared.errors import IdentityError
 from mammofed_shared.pki.keys import certificate_fingerprint, key_pem, normal_fingerprint
 from mammofed_shared.pki.names import COORDINATOR, name_uri, read_name
-from mammofed_shared.pki.pair import CERTIFICATE_FILE, KEY_FILE, parse_certificates, read_pair
+from mammofed_shared.pki.pair import CERTIFICATE_FILE, KEY_FILE, read_certificates, read_pair
 
 ROOT_FILE = "root.pem"
 PIN_FILE = "root.sha256"
@@ -54,8 +54,7 @@ def load_identity(folder: Path, consortium: str, name: str, now: datetime | None
 
     Raises:
         IdentityError: a file is missing, the key is readable by others or belongs to another certificate, a
-            certificate is
-            expired, not yet valid, not under the pinned root, or somebody else's.
+            certificate is expired, not yet valid, not under the pinned root, or somebody else's.
     """
     _require_files(folder, name)
     root_pem = (folder / ROOT_FILE).read_bytes()
@@ -76,25 +75,18 @@ def load_identity(folder: Path, consortium: str, name: str, now: datetime | None
     )
 
 
-def read_certificates(raw: bytes, where: str) -> tuple[x509.Certificate, ...]:
-    """All certificates of a PEM text, in their order; see ``pair.parse_certificates``."""
-    return parse_certificates(raw, where)
-
-
 def check_pin(root_pem: bytes, pin: str, where: str) -> x509.Certificate:
     """The root certificate, when it is the one whose fingerprint was pinned.
 
     Raises:
         IdentityError: it is another one, or there is more than one.
     """
-    certificates = parse_certificates(root_pem, where)
+    certificates = read_certificates(root_pem, where)
     found = certificate_fingerprint(certificates[0])
     if len(certificates) != 1 or found != normal_fingerprint(pin):
         raise IdentityError(
-            f"{where}: the root of the consortium is {found} ({len(certificates)} certificates), but the "
-            "pinned one is "
-            f"{normal_fingerprint(pin)}. Do not go on: ask the consortium's lead by telephone which one is "
-            "right."
+            f"{where}: the root of the consortium is {found} ({len(certificates)} certificates), but the pinned one "
+            f"is {normal_fingerprint(pin)}. Do not go on: ask the consortium's lead by telephone which one is right."
         )
     return certificates[0]
 
@@ -105,14 +97,13 @@ def check_chain(
     """Check a chain (leaf first, without the root) as the other side of the connection will.
 
     Raises:
-        IdentityError: dates, signatures, the leaf's use or its name are not what they must be; each says
-            which.
+        IdentityError: dates, signatures, the leaf's use or its name are not what they must be; each says which.
     """
     who = "the server's certificate" if name == COORDINATOR else f"the certificate of site {name}"
     if len(chain) > LONGEST_CHAIN:
         raise IdentityError(
-            f"{who} comes with {len(chain) - 1} issuers; expected at most one between it and the root. "
-            "Install the bundle as the lead sent it."
+            f"{who} comes with {len(chain) - 1} issuers; expected at most one between it and the root. Install the "
+            "bundle as the lead sent it."
         )
     for certificate in (*chain, root):
         what = who if certificate is chain[0] else "the root" if certificate is root else f"the issuer of {who}"
@@ -123,8 +114,8 @@ def check_chain(
     if (found_consortium, found_name) != (consortium, name):
         raise IdentityError(
             f"{who}: it is for "
-            f"spiffe://{found_consortium}/{'' if found_name == COORDINATOR else 'site/'}{found_name}, "
-            f"expected {name_uri(consortium, name)}. {_who_is_wrong(name)}"
+            f"spiffe://{found_consortium}/{'' if found_name == COORDINATOR else 'site/'}{found_name}, expected "
+            f"{name_uri(consortium, name)}. {_who_is_wrong(name)}"
         )
     _check_use(chain[0], who, name)
 
@@ -135,10 +126,8 @@ def _require_files(folder: Path, name: str) -> None:
     missing = [file for file in (KEY_FILE, CERTIFICATE_FILE, ROOT_FILE, PIN_FILE) if not (folder / file).is_file()]
     if missing and missing[0] != KEY_FILE and name != COORDINATOR:
         raise IdentityError(
-            f"{folder}: {', '.join(missing)} missing: the key is there but not signed yet, or its "
-            "certificate was not "
-            "installed. Give the lead request.csr and the fingerprint, then install the bundle that comes "
-            "back."
+            f"{folder}: {', '.join(missing)} missing: the key is there but not signed yet, or its certificate was "
+            "not installed. Give the lead request.csr and the fingerprint, then install the bundle that comes back."
         )
     if missing:
         raise IdentityError(f"{folder}: {', '.join(missing)} missing. {_make_it(name)}")
@@ -148,14 +137,13 @@ def _check_dates(certificate: x509.Certificate, what: str, name: str, now: datet
     clock = f"this machine's clock says {now:%Y-%m-%d %H:%M} UTC"
     if now < certificate.not_valid_before_utc:
         raise IdentityError(
-            f"{what} is not yet valid: it begins {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC, "
-            f"{clock}. "
-            "Set the clock right; if it is right, wait."
+            f"{what} is not yet valid: it begins {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC, {clock}. Set "
+            "the clock right; if it is right, wait."
         )
     if now >= certificate.not_valid_after_utc:
         raise IdentityError(
-            f"{what} has expired: it ended {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC, {clock}. "
-            f"If the clock is right: {_make_again(name)}"
+            f"{what} has expired: it ended {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC, {clock}. If the "
+            f"clock is right: {_make_again(name)}"
         )
 
 
@@ -164,9 +152,8 @@ def _check_signature(certificate: x509.Certificate, issuer: x509.Certificate, wh
         certificate.verify_directly_issued_by(issuer)
     except (InvalidSignature, ValueError, TypeError) as error:
         raise IdentityError(
-            f"{who} is foreign: it does not lead to the pinned root {certificate_fingerprint(root)}, it "
-            "names as issuer "
-            f"{certificate.issuer.rfc4514_string()!r}. Install the bundle of the consortium whose root is "
+            f"{who} is foreign: it does not lead to the pinned root {certificate_fingerprint(root)}, it names as "
+            f"issuer {certificate.issuer.rfc4514_string()!r}. Install the bundle of the consortium whose root is "
             "pinned here."
         ) from error
     try:

@@ -54,8 +54,8 @@ def read_key(path: Path, passphrase: bytes | None = None) -> ec.EllipticCurvePri
         raise IdentityError(f"{path}: the private key cannot be read: {error.strerror}.") from error
     if mode & _OTHERS:
         raise IdentityError(
-            f"{path}: the private key can be read by others (mode {mode:04o}, expected 0600). "
-            f"Run `chmod 600 {path}`; if others use this machine, make a new key and enrol again."
+            f"{path}: the private key can be read by others (mode {mode:04o}, expected 0600). Run `chmod 600 "
+            f"{path}`; if others use this machine, make a new key and enrol again."
         )
     try:
         key = serialization.load_pem_private_key(raw, passphrase)
@@ -101,8 +101,8 @@ def normal_fingerprint(text: str, where: str = "fingerprint") -> str:
     digits = re.sub(r"[\s:]", "", text.strip().lower().removeprefix("sha256:"))
     if not _FINGERPRINT.fullmatch(f"sha256:{digits}"):
         raise IdentityError(
-            f"{where} {text.strip()!r}: expected sha256: and 64 hexadecimal digits, found {len(digits)} "
-            "characters. Copy it whole from what `enrol` or `ca init` printed."
+            f"{where} {text.strip()!r}: expected sha256: and 64 hexadecimal digits, found {len(digits)} characters. "
+            "Copy it whole from what `enrol` or `ca init` printed."
         )
     return f"sha256:{digits}"
 
@@ -122,8 +122,7 @@ def read_request(csr_pem: bytes) -> ec.EllipticCurvePublicKey:
     """The public key of a signing request, all that is taken from it.
 
     Raises:
-        IdentityError: it is not a request in PEM, its maker does not hold the key, or the key is not on
-            P-256.
+        IdentityError: it is not a request in PEM, its maker does not hold the key, or the key is not on P-256.
     """
     try:
         request = x509.load_pem_x509_csr(csr_pem)

@@ -49,22 +49,19 @@ def read_name(certificate: x509.Certificate) -> tuple[str, str]:
     """The consortium and the name (a site's, or ``COORDINATOR``) that a certificate is for.
 
     Raises:
-        IdentityError: there is not exactly one URI, it is not one of the two forms, or a site's certificate
-            holds other
-            names (a DNS name would let a site pass for a server).
+        IdentityError: there is not exactly one URI, it is not one of the two forms, or a site's certificate holds
+            other names (a DNS name would let a site pass for a server).
     """
     names = _alternative_names(certificate)
     match = _PEER.fullmatch(_only_uri(names))
     if match is None or match["site"] == COORDINATOR:
         raise IdentityError(
-            f"the certificate is for {_only_uri(names)!r}; expected spiffe://<consortium>/site/<name> "
-            f"or spiffe://<consortium>/{COORDINATOR}. It was not made by `fl-server ca`; ask for one that "
-            "was."
+            f"the certificate is for {_only_uri(names)!r}; expected spiffe://<consortium>/site/<name> or "
+            f"spiffe://<consortium>/{COORDINATOR}. It was not made by `fl-server ca`; ask for one that was."
         )
     if match["site"] is not None and len(names) != 1:
         raise IdentityError(
-            f"the certificate of site {match['site']} holds {len(names)} alternative names; expected its URI "
-            "alone. "
+            f"the certificate of site {match['site']} holds {len(names)} alternative names; expected its URI alone. "
             "It was not made by `fl-server ca sign`; ask for one that was."
         )
     return match["consortium"], match["site"] or COORDINATOR
@@ -96,9 +93,8 @@ def _alternative_names(certificate: x509.Certificate) -> x509.SubjectAlternative
         return certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError) as error:
         raise IdentityError(
-            "the certificate names nobody (no readable subject alternative name); expected one spiffe:// "
-            "URI. "
-            "It was not made by `fl-server ca`; ask for one that was."
+            "the certificate names nobody (no readable subject alternative name); expected one spiffe:// URI. It "
+            "was not made by `fl-server ca`; ask for one that was."
         ) from error
 
 
@@ -106,7 +102,7 @@ def _only_uri(names: x509.SubjectAlternativeName) -> str:
     uris = names.get_values_for_type(x509.UniformResourceIdentifier)
     if len(uris) != 1:
         raise IdentityError(
-            f"the certificate holds {len(uris)} URIs as alternative names; expected exactly one, spiffe://…. "
-            "It was not made by `fl-server ca`; ask for one that was."
+            f"the certificate holds {len(uris)} URIs as alternative names; expected exactly one, spiffe://…. It was "
+            "not made by `fl-server ca`; ask for one that was."
         )
     return uris[0]

@@ -30,7 +30,7 @@ class Pair:
     chain_pem: bytes
 
 
-def parse_certificates(raw: bytes, where: str) -> tuple[x509.Certificate, ...]:
+def read_certificates(raw: bytes, where: str) -> tuple[x509.Certificate, ...]:
     """All certificates of a PEM text, in their order.
 
     Raises:
@@ -53,7 +53,7 @@ def read_pair(folder: Path) -> Pair:
         chain_pem = path.read_bytes()
     except OSError as error:
         raise IdentityError(f"{path}: the certificate cannot be read: {error.strerror}.") from error
-    chain = parse_certificates(chain_pem, str(path))
+    chain = read_certificates(chain_pem, str(path))
     wanted = certificate_fingerprint(chain[0])
     found = []
     # next-key.pem first: between this file's two renames the old key.pem is still there.
@@ -64,9 +64,8 @@ def read_pair(folder: Path) -> Pair:
                 return Pair(folder / name, key, chain, chain_pem)
             found.append(fingerprint(key.public_key()))
     raise IdentityError(
-        f"{path} is for the key {wanted}, but {folder / KEY_FILE} is the key {found[-1]}. "
-        "The certificate was made from another request: install the one made from this key's, or restore the "
-        "key."
+        f"{path} is for the key {wanted}, but {folder / KEY_FILE} is the key {found[-1]}. The certificate was made "
+        "from another request: install the one made from this key's, or restore the key."
     )
 
 
@@ -74,7 +73,7 @@ def settle(folder: Path) -> None:
     """Finish a replacement that a kill cut off after its one moment: the new key takes its usual name."""
     if (folder / NEXT_KEY_FILE).exists() and (folder / CERTIFICATE_FILE).exists():
         raw = (folder / CERTIFICATE_FILE).read_bytes()
-        wanted = certificate_fingerprint(parse_certificates(raw, str(folder / CERTIFICATE_FILE))[0])
+        wanted = certificate_fingerprint(read_certificates(raw, str(folder / CERTIFICATE_FILE))[0])
         if fingerprint(read_key(folder / NEXT_KEY_FILE).public_key()) == wanted:
             (folder / NEXT_KEY_FILE).rename(folder / KEY_FILE)
             fsync_folder(folder)

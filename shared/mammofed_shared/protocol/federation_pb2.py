@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x10\x66\x65\x64\x65ration.proto\x12\x16mammofed.federation.v1\"\x85\x01\n\x0cHelloRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x19\n\x11software_contract\x18\x02 \x01(\t\x12\x0c\n\x04site\x18\x03 \x01(\t\x12\x1a\n\x12num_training_exams\x18\x04 \x01(\r\x12\x16\n\x0enum_test_exams\x18\x05 \x01(\r\"N\n\nHelloReply\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x19\n\x11software_contract\x18\x02 \x01(\t\x12\x0b\n\x03run\x18\x03 \x01(\t\"\xb5\x01\n\x0bPollRequest\x12\x30\n\x05state\x18\x01 \x01(\x0e\x32!.mammofed.federation.v1.SiteState\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\r\x12\x0c\n\x04step\x18\x04 \x01(\r\x12\x11\n\tnum_steps\x18\x05 \x01(\r\x12\x0c\n\x04loss\x18\x06 \x01(\x01\x12\x15\n\rsamples_per_s\x18\x07 \x01(\x01\x12\x0e\n\x06wait_s\x18\x08 \x01(\r\"|\n\tPollReply\x12\x33\n\trun_state\x18\x01 \x01(\x0e\x32 .mammofed.federation.v1.RunState\x12*\n\x04plan\x18\x02 \x01(\x0b\x32\x1c.mammofed.federation.v1.Plan\x12\x0e\n\x06\x63\x61ncel\x18\x03 \x01(\x08\"\'\n\x07Payload\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\"\xd1\x02\n\x04Plan\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\r\n\x05round\x18\x03 \x01(\r\x12\r\n\x05visit\x18\x04 \x01(\r\x12\x0c\n\x04site\x18\x05 \x01(\t\x12*\n\x04kind\x18\x06 \x01(\x0e\x32\x1c.mammofed.federation.v1.Kind\x12\x0e\n\x06\x65pochs\x18\x07 \x01(\r\x12\x15\n\repochs_before\x18\x08 \x01(\r\x12\x14\n\x0c\x65pochs_total\x18\t \x01(\r\x12\x0c\n\x04seed\x18\n \x01(\r\x12\x14\n\x0cmoments_from\x18\x0b \x01(\t\x12\x15\n\rtask_settings\x18\x0c \x01(\t\x12\x15\n\rpreprocessing\x18\r \x01(\t\x12\x14\n\x0ctext_encoder\x18\x0e \x01(\t\x12.\n\x05state\x18\x0f \x01(\x0b\x32\x1f.mammofed.federation.v1.Payload\"/\n\x0c\x46\x65tchRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"\x15\n\x05\x43hunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\" \n\rOffsetRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"\x1d\n\x0bOffsetReply\x12\x0e\n\x06offset\x18\x01 \x01(\x04\"\xd5\x01\n\x0cSubmitHeader\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x30\n\x07payload\x18\x02 \x01(\x0b\x32\x1f.mammofed.federation.v1.Payload\x12\x42\n\x07metrics\x18\x03 \x03(\x0b\x32\x31.mammofed.federation.v1.SubmitHeader.MetricsEntry\x12\x0e\n\x06offset\x18\x04 \x01(\x04\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\\\n\nSubmitPart\x12\x36\n\x06header\x18\x01 \x01(\x0b\x32$.mammofed.federation.v1.SubmitHeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"F\n\x0bSubmitReply\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x08\x12\x14\n\x0crefusal_code\x18\x02 \x01(\r\x12\x0f\n\x07restart\x18\x03 \x01(\x08\"4\n\x0b\x46\x61ilRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x14\n\x0crefusal_code\x18\x02 \x01(\r\"\x0b\n\tFailReply\"+\n\x0cRenewRequest\x12\x1b\n\x13\x63\x65rtificate_request\x18\x01 \x01(\x0c\"\'\n\nRenewReply\x12\x19\n\x11\x63\x65rtificate_chain\x18\x01 \x01(\x0c*n\n\tSiteState\x12\x1a\n\x16SITE_STATE_UNSPECIFIED\x10\x00\x12\t\n\x05READY\x10\x01\x12\x0c\n\x08\x46\x45TCHING\x10\x02\x12\x0c\n\x08TRAINING\x10\x03\x12\x0e\n\nEVALUATING\x10\x04\x12\x0e\n\nSUBMITTING\x10\x05*h\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07RUNNING\x10\x01\x12\n\n\x06PAUSED\x10\x02\x12\x0c\n\x08\x46INISHED\x10\x03\x12\r\n\tCANCELLED\x10\x04\x12\x0b\n\x07STOPPED\x10\x05*5\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\t\n\x05TRAIN\x10\x01\x12\x0c\n\x08\x45VALUATE\x10\x02\x32\xcd\x04\n\nFederation\x12Q\n\x05Hello\x12$.mammofed.federation.v1.HelloRequest\x1a\".mammofed.federation.v1.HelloReply\x12N\n\x04Poll\x12#.mammofed.federation.v1.PollRequest\x1a!.mammofed.federation.v1.PollReply\x12N\n\x05\x46\x65tch\x12$.mammofed.federation.v1.FetchRequest\x1a\x1d.mammofed.federation.v1.Chunk0\x01\x12T\n\x06Offset\x12%.mammofed.federation.v1.OffsetRequest\x1a#.mammofed.federation.v1.OffsetReply\x12S\n\x06Submit\x12\".mammofed.federation.v1.SubmitPart\x1a#.mammofed.federation.v1.SubmitReply(\x01\x12N\n\x04\x46\x61il\x12#.mammofed.federation.v1.FailRequest\x1a!.mammofed.federation.v1.FailReply\x12Q\n\x05Renew\x12$.mammofed.federation.v1.RenewRequest\x1a\".mammofed.federation.v1.RenewReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x10\x66\x65\x64\x65ration.proto\x12\x16mammofed.federation.v1\"\x85\x01\n\x0cHelloRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x19\n\x11software_contract\x18\x02 \x01(\t\x12\x0c\n\x04site\x18\x03 \x01(\t\x12\x1a\n\x12num_training_exams\x18\x04 \x01(\r\x12\x16\n\x0enum_test_exams\x18\x05 \x01(\r\"N\n\nHelloReply\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x19\n\x11software_contract\x18\x02 \x01(\t\x12\x0b\n\x03run\x18\x03 \x01(\t\"\xb5\x01\n\x0bPollRequest\x12\x30\n\x05state\x18\x01 \x01(\x0e\x32!.mammofed.federation.v1.SiteState\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\r\x12\x0c\n\x04step\x18\x04 \x01(\r\x12\x11\n\tnum_steps\x18\x05 \x01(\r\x12\x0c\n\x04loss\x18\x06 \x01(\x01\x12\x15\n\rsamples_per_s\x18\x07 \x01(\x01\x12\x0e\n\x06wait_s\x18\x08 \x01(\r\"|\n\tPollReply\x12\x33\n\trun_state\x18\x01 \x01(\x0e\x32 .mammofed.federation.v1.RunState\x12*\n\x04plan\x18\x02 \x01(\x0b\x32\x1c.mammofed.federation.v1.Plan\x12\x0e\n\x06\x63\x61ncel\x18\x03 \x01(\x08\"\'\n\x07Payload\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\"\xd1\x02\n\x04Plan\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\r\n\x05round\x18\x03 \x01(\r\x12\r\n\x05visit\x18\x04 \x01(\r\x12\x0c\n\x04site\x18\x05 \x01(\t\x12*\n\x04kind\x18\x06 \x01(\x0e\x32\x1c.mammofed.federation.v1.Kind\x12\x0e\n\x06\x65pochs\x18\x07 \x01(\r\x12\x15\n\repochs_before\x18\x08 \x01(\r\x12\x14\n\x0c\x65pochs_total\x18\t \x01(\r\x12\x0c\n\x04seed\x18\n \x01(\r\x12\x14\n\x0cmoments_from\x18\x0b \x01(\t\x12\x15\n\rtask_settings\x18\x0c \x01(\t\x12\x15\n\rpreprocessing\x18\r \x01(\t\x12\x14\n\x0ctext_encoder\x18\x0e \x01(\t\x12.\n\x05state\x18\x0f \x01(\x0b\x32\x1f.mammofed.federation.v1.Payload\"/\n\x0c\x46\x65tchRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"\x15\n\x05\x43hunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\" \n\rOffsetRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\",\n\x0bOffsetReply\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\r\n\x05\x65nded\x18\x02 \x01(\x08\"\xd5\x01\n\x0cSubmitHeader\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x30\n\x07payload\x18\x02 \x01(\x0b\x32\x1f.mammofed.federation.v1.Payload\x12\x42\n\x07metrics\x18\x03 \x03(\x0b\x32\x31.mammofed.federation.v1.SubmitHeader.MetricsEntry\x12\x0e\n\x06offset\x18\x04 \x01(\x04\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\\\n\nSubmitPart\x12\x36\n\x06header\x18\x01 \x01(\x0b\x32$.mammofed.federation.v1.SubmitHeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"F\n\x0bSubmitReply\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x08\x12\x14\n\x0crefusal_code\x18\x02 \x01(\r\x12\x0f\n\x07restart\x18\x03 \x01(\x08\"4\n\x0b\x46\x61ilRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x14\n\x0crefusal_code\x18\x02 \x01(\r\"\x0b\n\tFailReply\"+\n\x0cRenewRequest\x12\x1b\n\x13\x63\x65rtificate_request\x18\x01 \x01(\x0c\"\'\n\nRenewReply\x12\x19\n\x11\x63\x65rtificate_chain\x18\x01 \x01(\x0c*n\n\tSiteState\x12\x1a\n\x16SITE_STATE_UNSPECIFIED\x10\x00\x12\t\n\x05READY\x10\x01\x12\x0c\n\x08\x46\x45TCHING\x10\x02\x12\x0c\n\x08TRAINING\x10\x03\x12\x0e\n\nEVALUATING\x10\x04\x12\x0e\n\nSUBMITTING\x10\x05*h\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07RUNNING\x10\x01\x12\n\n\x06PAUSED\x10\x02\x12\x0c\n\x08\x46INISHED\x10\x03\x12\r\n\tCANCELLED\x10\x04\x12\x0b\n\x07STOPPED\x10\x05*5\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\t\n\x05TRAIN\x10\x01\x12\x0c\n\x08\x45VALUATE\x10\x02\x32\xcd\x04\n\nFederation\x12Q\n\x05Hello\x12$.mammofed.federation.v1.HelloRequest\x1a\".mammofed.federation.v1.HelloReply\x12N\n\x04Poll\x12#.mammofed.federation.v1.PollRequest\x1a!.mammofed.federation.v1.PollReply\x12N\n\x05\x46\x65tch\x12$.mammofed.federation.v1.FetchRequest\x1a\x1d.mammofed.federation.v1.Chunk0\x01\x12T\n\x06Offset\x12%.mammofed.federation.v1.OffsetRequest\x1a#.mammofed.federation.v1.OffsetReply\x12S\n\x06Submit\x12\".mammofed.federation.v1.SubmitPart\x1a#.mammofed.federation.v1.SubmitReply(\x01\x12N\n\x04\x46\x61il\x12#.mammofed.federation.v1.FailRequest\x1a!.mammofed.federation.v1.FailReply\x12Q\n\x05Renew\x12$.mammofed.federation.v1.RenewRequest\x1a\".mammofed.federation.v1.RenewReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,12 +33,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SUBMITHEADER_METRICSENTRY']._loaded_options = None
   _globals['_SUBMITHEADER_METRICSENTRY']._serialized_options = b'8\001'
-  _globals['_SITESTATE']._serialized_start=1623
-  _globals['_SITESTATE']._serialized_end=1733
-  _globals['_RUNSTATE']._serialized_start=1735
-  _globals['_RUNSTATE']._serialized_end=1839
-  _globals['_KIND']._serialized_start=1841
-  _globals['_KIND']._serialized_end=1894
+  _globals['_SITESTATE']._serialized_start=1638
+  _globals['_SITESTATE']._serialized_end=1748
+  _globals['_RUNSTATE']._serialized_start=1750
+  _globals['_RUNSTATE']._serialized_end=1854
+  _globals['_KIND']._serialized_start=1856
+  _globals['_KIND']._serialized_end=1909
   _globals['_HELLOREQUEST']._serialized_start=45
   _globals['_HELLOREQUEST']._serialized_end=178
   _globals['_HELLOREPLY']._serialized_start=180
@@ -58,23 +58,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OFFSETREQUEST']._serialized_start=1023
   _globals['_OFFSETREQUEST']._serialized_end=1055
   _globals['_OFFSETREPLY']._serialized_start=1057
-  _globals['_OFFSETREPLY']._serialized_end=1086
-  _globals['_SUBMITHEADER']._serialized_start=1089
-  _globals['_SUBMITHEADER']._serialized_end=1302
-  _globals['_SUBMITHEADER_METRICSENTRY']._serialized_start=1256
-  _globals['_SUBMITHEADER_METRICSENTRY']._serialized_end=1302
-  _globals['_SUBMITPART']._serialized_start=1304
-  _globals['_SUBMITPART']._serialized_end=1396
-  _globals['_SUBMITREPLY']._serialized_start=1398
-  _globals['_SUBMITREPLY']._serialized_end=1468
-  _globals['_FAILREQUEST']._serialized_start=1470
-  _globals['_FAILREQUEST']._serialized_end=1522
-  _globals['_FAILREPLY']._serialized_start=1524
-  _globals['_FAILREPLY']._serialized_end=1535
-  _globals['_RENEWREQUEST']._serialized_start=1537
-  _globals['_RENEWREQUEST']._serialized_end=1580
-  _globals['_RENEWREPLY']._serialized_start=1582
-  _globals['_RENEWREPLY']._serialized_end=1621
-  _globals['_FEDERATION']._serialized_start=1897
-  _globals['_FEDERATION']._serialized_end=2486
+  _globals['_OFFSETREPLY']._serialized_end=1101
+  _globals['_SUBMITHEADER']._serialized_start=1104
+  _globals['_SUBMITHEADER']._serialized_end=1317
+  _globals['_SUBMITHEADER_METRICSENTRY']._serialized_start=1271
+  _globals['_SUBMITHEADER_METRICSENTRY']._serialized_end=1317
+  _globals['_SUBMITPART']._serialized_start=1319
+  _globals['_SUBMITPART']._serialized_end=1411
+  _globals['_SUBMITREPLY']._serialized_start=1413
+  _globals['_SUBMITREPLY']._serialized_end=1483
+  _globals['_FAILREQUEST']._serialized_start=1485
+  _globals['_FAILREQUEST']._serialized_end=1537
+  _globals['_FAILREPLY']._serialized_start=1539
+  _globals['_FAILREPLY']._serialized_end=1550
+  _globals['_RENEWREQUEST']._serialized_start=1552
+  _globals['_RENEWREQUEST']._serialized_end=1595
+  _globals['_RENEWREPLY']._serialized_start=1597
+  _globals['_RENEWREPLY']._serialized_end=1636
+  _globals['_FEDERATION']._serialized_start=1912
+  _globals['_FEDERATION']._serialized_end=2501
 # @@protoc_insertion_point(module_scope)

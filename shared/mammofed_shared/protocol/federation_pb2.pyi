@@ -163,10 +163,12 @@ class OffsetRequest(_message.Message):
     def __init__(self, task_id: _Optional[str] = ...) -> None: ...
 
 class OffsetReply(_message.Message):
-    __slots__ = ("offset",)
+    __slots__ = ("offset", "ended")
     OFFSET_FIELD_NUMBER: _ClassVar[int]
+    ENDED_FIELD_NUMBER: _ClassVar[int]
     offset: int
-    def __init__(self, offset: _Optional[int] = ...) -> None: ...
+    ended: bool
+    def __init__(self, offset: _Optional[int] = ..., ended: _Optional[bool] = ...) -> None: ...
 
 class SubmitHeader(_message.Message):
     __slots__ = ("task_id", "payload", "metrics", "offset")

@@ -21,8 +21,10 @@ def check_tensors(update: Payload, expected: Mapping[str, tuple[str, tuple[int, 
         expected: name → (safetensors dtype, shape).
 
     Raises:
-        Refused: TENSOR_NAMES, TENSOR_DTYPE, TENSOR_SHAPE, NOT_FINITE; the message names the tensor.
+        Refused: METRIC_NOT_ALLOWED, TENSOR_NAMES, TENSOR_DTYPE, TENSOR_SHAPE, NOT_FINITE; the message names the tensor.
     """
+    if update.numbers:  # the next site receives this file; numbers go to the coordinator alone
+        raise Refused(RefusalCode.METRIC_NOT_ALLOWED, "an update's file holds tensors only")
     if set(update.entries) != set(expected):
         missing = sorted(set(expected) - set(update.entries))[:3]
         extra = len(set(update.entries) - set(expected))

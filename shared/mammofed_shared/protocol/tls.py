@@ -43,8 +43,7 @@ def peer_site(auth_context: Mapping[str, Iterable[bytes]], consortium: str, now:
     Dates are checked at each call: a connection may outlive the certificate it was opened with.
 
     Raises:
-        IdentityError: the connection is not TLS 1.3, or its certificate is not that of a site of this
-            consortium.
+        IdentityError: the connection is not TLS 1.3, or its certificate is not that of a site of this consortium.
     """
     version = list(auth_context.get("ssl_tls_version", ()))
     if version != [_TLS13]:
@@ -54,14 +53,14 @@ def peer_site(auth_context: Mapping[str, Iterable[bytes]], consortium: str, now:
     if not certificate.not_valid_before_utc <= moment < certificate.not_valid_after_utc:
         raise IdentityError(
             f"the peer's certificate ended {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC while it was "
-            "connected, or "
-            f"the clock was set: it says {moment:%Y-%m-%d %H:%M} UTC. The site must renew it or enrol again."
+            f"connected, or the clock was set: it says {moment:%Y-%m-%d %H:%M} UTC. The site must renew it or enrol "
+            "again."
         )
     found, name = read_name(certificate)
     if found != consortium or name == COORDINATOR:
         raise IdentityError(
-            f"the peer is {name!r} of consortium {found!r}; expected a site of {consortium!r}. "
-            "Sign its request with this consortium's `fl-server ca sign`."
+            f"the peer is {name!r} of consortium {found!r}; expected a site of {consortium!r}. Sign its request with "
+            "this consortium's `fl-server ca sign`."
         )
     return name
 
@@ -69,9 +68,8 @@ def peer_site(auth_context: Mapping[str, Iterable[bytes]], consortium: str, now:
 def _require_floor() -> None:
     if not tls13.IN_TIME:
         raise IdentityError(
-            "grpc was imported before mammofed in this process, so TLS 1.2 could be agreed. Import "
-            "mammofed_shared first, "
-            f"or set {tls13.VARIABLE}={tls13.RSA_ONLY} in the environment."
+            "grpc was imported before mammofed in this process, so TLS 1.2 could be agreed. Import mammofed_shared "
+            f"first, or set {tls13.VARIABLE}={tls13.RSA_ONLY} in the environment."
         )
 
 

@@ -84,7 +84,7 @@ def plan_from_wire(wire: pb.Plan) -> Plan:
             round=wire.round,
             visit=wire.visit,
             site=wire.site,
-            kind=_KIND_FROM_WIRE[wire.kind],  # type: ignore[arg-type]
+            kind=_KIND_FROM_WIRE[wire.kind],
             epochs=wire.epochs,
             epochs_before=wire.epochs_before,
             epochs_total=wire.epochs_total,

@@ -20,13 +20,9 @@ class Noun:
 
 FINDINGS: Mapping[str, Noun] = {
     "mass": Noun("mass", "masses", ("spiculated", "circumscribed", "obscured", "suspicious")),
-    "calcification": Noun(
-        "cluster of calcifications", "calcifications", ("pleomorphic", "amorphous", "suspicious")
-    ),
+    "calcification": Noun("cluster of calcifications", "calcifications", ("pleomorphic", "amorphous", "suspicious")),
     "asymmetry": Noun("asymmetry", "asymmetries", ("focal", "global", "developing")),
-    "architectural_distortion": Noun(
-        "architectural distortion", "architectural distortions", ("suspicious",)
-    ),
+    "architectural_distortion": Noun("architectural distortion", "architectural distortions", ("suspicious",)),
 }
 LATERALITIES: Mapping[str, str] = {"L": "left", "R": "right"}
 POSITIONS = ("upper", "lower", "inner", "outer", "central")
@@ -66,9 +62,7 @@ class StructuredFinding:
         )
         for name, value, allowed in known:
             if value is not None and value not in allowed:
-                raise DataError(
-                    f"{name} of a {self.finding}: expected one of {', '.join(allowed)}, found {value!r}"
-                )
+                raise DataError(f"{name} of a {self.finding}: expected one of {', '.join(allowed)}, found {value!r}")
 
 
 def with_article(words: str) -> str:
@@ -94,9 +88,7 @@ def place_phrase(finding: StructuredFinding) -> str:
 
 def presence_sentence(finding: StructuredFinding) -> str:
     """``There is a spiculated mass in the upper left breast at anterior depth.``"""
-    return (
-        " ".join(filter(None, ("There is", with_article(noun_phrase(finding)), place_phrase(finding)))) + "."
-    )
+    return " ".join(filter(None, ("There is", with_article(noun_phrase(finding)), place_phrase(finding)))) + "."
 
 
 def absence_sentence(finding: str) -> str:

@@ -8,6 +8,7 @@ from mammofed_shared.report.grammar import (
     FINDINGS,
     LATERALITIES,
     StructuredFinding,
+    density_sentence,
     presence_sentence,
 )
 
@@ -24,9 +25,7 @@ def prompts_of(finding: str) -> tuple[str, ...]:
         ConfigurationError: the grammar has no such finding.
     """
     if finding not in FINDINGS:
-        raise ConfigurationError(
-            f"task.findings: no prompts for {finding!r}; known findings are {', '.join(FINDINGS)}"
-        )
+        raise ConfigurationError(f"task.findings: no prompts for {finding!r}; known findings are {', '.join(FINDINGS)}")
     combinations = product(FINDINGS[finding].subtypes, PROMPT_POSITIONS, DEPTHS, LATERALITIES)
     return tuple(
         presence_sentence(StructuredFinding(finding, True, subtype, laterality, position, depth))

@@ -3,8 +3,10 @@
 Only the patient's own attributes are said; what is unknown is left out (the authors' released code invents it).
 """
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 
+from mammofed_shared.errors import DataError
 from mammofed_shared.exam import Report
 from mammofed_shared.report.grammar import (
     FINDINGS,
@@ -21,22 +23,57 @@ from mammofed_shared.report.grammar import (
 def sentences_of(findings: Sequence[StructuredFinding]) -> str:
     """One sentence for each recorded finding, present or absent, in the order given; empty for none."""
     return " ".join(
-        presence_sentence(finding) if finding.present else absence_sentence(finding.finding)
-        for finding in findings
+        presence_sentence(finding) if finding.present else absence_sentence(finding.finding) for finding in findings
     )
 
 
-def narrative_report(
-    findings: Sequence[StructuredFinding], density: str | None, birads: int | None
+def sentences_from_attributes(
+    attributes: Sequence[Mapping[str, str]], *, density: str | None, seed: int
 ) -> Report:
+    """The findings section of a hospital that records attributes and writes no reports (paper: synthetic reports).
+
+    Only the patient's own attributes are told; what is not recorded is left out. The impression stays empty.
+
+    Args:
+        attributes: one mapping a finding, with ``finding`` and ``value`` (positive or negative), and where recorded
+            ``subtype``, ``laterality`` (left or right), ``position``, ``depth``.
+        density: A–D, or None where unknown.
+        seed: orders the sentences, so that no finding always comes first; the same for the same exam.
+
+    Raises:
+        DataError: a word that the grammar does not know.
+    """
+    findings = [_structured(item) for item in attributes]
+    random.Random(seed).shuffle(findings)
+    said = ([density_sentence(density)] if density else []) + [sentences_of(findings)]
+    return Report(findings=" ".join(filter(None, said)), impression="")
+
+
+def _structured(item: Mapping[str, str]) -> StructuredFinding:
+    sides = {word: letter for letter, word in LATERALITIES.items()}
+    value, side = item.get("value", ""), item.get("laterality")
+    if value not in ("positive", "negative"):
+        raise DataError(f"value of a {item['finding']}: expected positive or negative, found {value!r}")
+    if side is not None and side not in sides:
+        raise DataError(f"laterality of a {item['finding']}: expected left or right, found {side!r}")
+    return StructuredFinding(
+        finding=item["finding"],
+        present=value == "positive",
+        subtype=item.get("subtype"),
+        laterality=sides[side] if side is not None else None,
+        position=item.get("position"),
+        depth=item.get("depth"),
+    )
+
+
+def narrative_report(findings: Sequence[StructuredFinding], density: str | None, birads: int | None) -> Report:
     """A report in full sentences, as a dictating radiologist writes it."""
     said = [density_sentence(density)] if density else []
     said.append(sentences_of(findings))
     present = [finding for finding in findings if finding.present]
     if present:
         concluded = [
-            " ".join(filter(None, (_capital(noun_phrase(finding)), _side_words(finding)))) + "."
-            for finding in present
+            " ".join(filter(None, (_capital(noun_phrase(finding)), _side_words(finding)))) + "." for finding in present
         ]
         concluded.append("Additional imaging is recommended.")
     else:
@@ -60,8 +97,7 @@ def itemised_report(findings: Sequence[StructuredFinding], density: str | None, 
             items.append(f"{name}: none.")
     present = [finding for finding in findings if finding.present]
     concluded = [
-        " ".join(filter(None, ("Finding:", noun_phrase(finding), place_phrase(finding)))) + "."
-        for finding in present
+        " ".join(filter(None, ("Finding:", noun_phrase(finding), place_phrase(finding)))) + "." for finding in present
     ] or ["Negative study."]
     if birads is not None:
         concluded.append(f"BI-RADS {birads}.")

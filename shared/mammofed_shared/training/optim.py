@@ -87,5 +87,3 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
     """Set the learning rate of all groups."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
-
-

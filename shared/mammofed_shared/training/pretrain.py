@@ -3,7 +3,7 @@
 Shapes: B samples, H rows, W columns, T tokens.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,14 @@ from mammofed_shared.data.image_text import (
     stack_greys,
     text_pair,
 )
+from mammofed_shared.errors import RefusalCode, VisitFailed
+from mammofed_shared.evaluation.embed import embed_images, embed_texts
+from mammofed_shared.evaluation.zero_shot import (
+    Evaluation,
+    density_accuracy,
+    finding_numbers,
+    score_findings,
+)
 from mammofed_shared.exam import Exam, Split
 from mammofed_shared.losses.contrastive import mvs_loss
 from mammofed_shared.models.dual_encoder import DualEncoder
@@ -31,7 +39,7 @@ from mammofed_shared.models.text_encoder import TextEncoder
 from mammofed_shared.report.tokenize import ReportTokenizer, Tokens
 
 
-def build_model(settings: PretrainSettings, text_encoder: Path, *, pretrained: bool) -> DualEncoder:
+def build_model(settings: PretrainSettings, text_encoder: Path, pretrained: bool) -> DualEncoder:
     """The dual encoder of a run.
 
     Args:
@@ -59,14 +67,14 @@ def build_model(settings: PretrainSettings, text_encoder: Path, *, pretrained: b
 
 @dataclass(frozen=True, slots=True)
 class PretrainBatch:
-    """Samples of one step, on the CPU: grey images (B, H, W) uint8; texts and their views as 2 · B rows of tokens."""
+    """Samples of one step, on the CPU: greys (B, H, W) uint8; texts, then their views, as 2 · B rows of tokens."""
 
-    image_BHW: NDArray[np.uint8]
-    image_view_BHW: NDArray[np.uint8]
+    greys: NDArray[np.uint8]
+    grey_views: NDArray[np.uint8]
     tokens: Tokens
 
     def __len__(self) -> int:
-        return len(self.image_BHW)
+        return len(self.greys)
 
 
 class PretrainTask:
@@ -74,6 +82,7 @@ class PretrainTask:
 
     Args:
         model: as ``build_model`` gives it, on the device.
+        text_encoder: folder with the tokenizer.
         exams: all exams of the site; those of the split ``train`` that have images and a text are used.
         loaders: threads that read images ahead.
 
@@ -85,9 +94,8 @@ class PretrainTask:
         self,
         settings: PretrainSettings,
         model: DualEncoder,
-        tokenizer: ReportTokenizer,
+        text_encoder: Path,
         exams: Sequence[Exam],
-        *,
         device: torch.device,
         loaders: int,
     ) -> None:
@@ -96,7 +104,7 @@ class PretrainTask:
         self.samples = breast_samples(exams, Split.TRAIN)
         require_training_data(self.samples)
         self.num_texts_cut = 0
-        self._tokenizer = tokenizer
+        self._tokenizer = ReportTokenizer(text_encoder, settings.text_encoder.max_tokens)
         self._device = device
         self._loaders = loaders
         augmentation = settings.augmentation
@@ -131,7 +139,7 @@ class PretrainTask:
     def losses(self, batch: PretrainBatch) -> Mapping[str, Tensor]:
         """Multi-view supervision of one batch."""
         count = len(batch)
-        grey = np.concatenate([batch.image_BHW, batch.image_view_BHW])
+        grey = np.concatenate([batch.greys, batch.grey_views])
         images = self.model.embed_images(torch.from_numpy(grey).to(self._device))
         texts = self.model.embed_texts(
             torch.from_numpy(batch.tokens.ids).to(self._device),
@@ -179,4 +187,47 @@ class PretrainTask:
             assert sample.exam.report is not None  # breast_samples leaves out exams without a text
             texts.append(text_pair(sample.exam.report, random))
         tokens = self._tokenizer([text for text, _ in texts] + [view for _, view in texts])
-        return PretrainBatch(stack_greys([image for image, _ in pairs]), stack_greys([view for _, view in pairs]), tokens)
+        return PretrainBatch(
+            stack_greys([image for image, _ in pairs]), stack_greys([view for _, view in pairs]), tokens
+        )
+
+
+@torch.no_grad()
+def evaluate(
+    settings: PretrainSettings,
+    model: DualEncoder,
+    text_encoder: Path,
+    exams: Sequence[Exam],
+    device: torch.device,
+    loaders: int,
+    report: Callable[[int, int], None],
+) -> Evaluation:
+    """Zero-shot scores of the test exams that have images.
+
+    Args:
+        report: called after each batch with the number of batches done and of all.
+
+    Raises:
+        VisitFailed: NO_DATA, where there is no such exam.
+    """
+    model.eval()
+    tested = [exam for exam in exams if exam.split is Split.TEST and exam.images]
+    if not tested:
+        raise VisitFailed(RefusalCode.NO_DATA, "evaluation needs exams with images in the split test, found none")
+    tokenizer = ReportTokenizer(text_encoder, settings.text_encoder.max_tokens)
+    embed = partial(embed_texts, model, tokenizer, device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+        images_ND = embed_images(
+            model,
+            [image for exam in tested for image in exam.images],
+            batch_size=2 * settings.batch_size,
+            device=device,
+            loaders=loaders,
+            report=report,
+        )
+        scores = score_findings(tested, images_ND, settings.findings, embed)
+        density = density_accuracy(tested, images_ND, embed)
+    numbers = {"num_exams": float(len(tested))} | finding_numbers(scores, settings.findings)
+    if density is not None:
+        numbers["density_accuracy"] = density
+    return Evaluation(numbers, scores)

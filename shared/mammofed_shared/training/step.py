@@ -16,7 +16,9 @@ from mammofed_shared.training.optim import set_learning_rate
 class Trainable(Protocol):
     """What the loop needs of a task and its data at one site."""
 
-    model: nn.Module
+    @property
+    def model(self) -> nn.Module:
+        """What is trained; on the device."""
 
     @property
     def num_steps(self) -> int:

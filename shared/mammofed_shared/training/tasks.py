@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from mammofed_shared.config.tasks import TaskSettings
-from mammofed_shared.evaluation.zero_shot import ExamScore
+from mammofed_shared.evaluation.zero_shot import Evaluation
 from mammofed_shared.exam import Exam
 from mammofed_shared.training import pretrain
 from mammofed_shared.training.step import Trainable
@@ -23,14 +23,6 @@ class SiteTask(Trainable, Protocol):
 
     def numbers(self) -> dict[str, float]:
         """Numbers of the task after training, of ``train_metrics``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """Numbers that may leave the site, of ``evaluate_metrics``; scores of single exams, which stay."""
-
-    numbers: dict[str, float]
-    scores: Sequence[ExamScore]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,154 @@
+"""What the joint model is compared with: FedAvg, pooled data, each site alone, and the joint run of another seed.
+
+Each is a run of `fl-simulate` on the data that the hospitals have prepared, evaluated at its end at all of them. All
+but FedAvg take as many epochs of a hospital as the joint run, so about as many optimizer steps.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from mammofed_shared.config.run import EvaluationSettings, RunSettings, ScheduleSettings
+from mammofed_shared.config.site import SiteSettings
+from mammofed_shared.files import write_whole
+from mammofed_simulation.demo.configuration import DemoConfigs, write_settings
+from mammofed_simulation.demo.folder import DemoFolder
+from mammofed_simulation.demo.processes import Processes, Started
+
+POOLED = "pooled"
+FEDAVG_ROUNDS = 8
+SECOND_SEED = 1000
+"""Added to the demo's seed for the second run of a comparison: other first weights and batches, the same patients."""
+LANES = 2
+"""Simulations side by side, each on one thread."""
+_LOOK_EVERY_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One run beside the joint one; ``kind`` is the row of the table in which it counts."""
+
+    kind: str
+    seed: int
+    schedule: ScheduleSettings
+    extra_sites: tuple[str, ...] = ()
+    warmup_epochs: float | None = None
+    """None: as in the joint run."""
+
+    @property
+    def name(self) -> str:
+        """Name of the run and of its folder."""
+        return f"{self.kind}-{self.seed}"
+
+
+def plan_comparisons(joint: RunSettings) -> list[Comparison]:
+    """All comparisons of a joint run, the longest first, so that two lanes end at about the same time."""
+    sites, epochs = joint.sites, joint.schedule.rounds * joint.schedule.epochs
+    seeds = (joint.seed, joint.seed + SECOND_SEED)
+    all_epochs = epochs * len(sites)
+    alone = [
+        Comparison(f"alone-{site}", seed, ScheduleSettings(rounds=1, order=(site,), epochs=all_epochs))
+        for seed in seeds
+        for site in sites
+    ]
+    # An epoch of pooled data is one of every site: in steps, a third as much warm-up is as long.
+    pooled = Comparison(
+        POOLED,
+        joint.seed,
+        ScheduleSettings(rounds=1, order=(POOLED,), epochs=epochs),
+        extra_sites=(POOLED,),
+        warmup_epochs=joint.task.optimizer.warmup_epochs / len(sites),
+    )
+    fedavg = Comparison("fedavg", joint.seed, ScheduleSettings(kind="fedavg", rounds=FEDAVG_ROUNDS))
+    again = Comparison("joint", seeds[1], joint.schedule)
+    return [fedavg, pooled, again, *alone]
+
+
+def run_comparisons(
+    processes: Processes,
+    folder: DemoFolder,
+    configs: DemoConfigs,
+    comparisons: Sequence[Comparison],
+    say: Callable[[str], None],
+) -> None:
+    """Run all comparisons, ``LANES`` at a time.
+
+    Raises:
+        CommandFailed: a simulation ended with an error.
+    """
+    site_files = _write_sites(folder, configs)
+    waiting = [(item, _write_simulation(folder, configs.run, item, site_files)) for item in comparisons]
+    running: list[tuple[Comparison, Started, float]] = []
+    while waiting or running:
+        while waiting and len(running) < LANES:
+            item, file = waiting.pop(0)
+            started = processes.start(f"fl-simulate-{item.name}", "fl-simulate", "--config", str(file))
+            running.append((item, started, time.monotonic()))
+        time.sleep(_LOOK_EVERY_S)
+        for entry in [entry for entry in running if entry[1].process.poll() is not None]:
+            running.remove(entry)
+            item, started, begin = entry
+            if started.process.returncode != 0:
+                raise started.failure()
+            say(f"{item.name} ended after {time.monotonic() - begin:.0f} s")
+
+
+def result_folder(folder: DemoFolder, comparison: Comparison) -> Path:
+    """Where a comparison keeps its `server` and its `sites`."""
+    return folder.comparisons / comparison.name / "result"
+
+
+def _write_sites(folder: DemoFolder, configs: DemoConfigs) -> dict[str, Path]:
+    """YAML files of the sites for one thread each, and of one more that has the data of all."""
+    sites = {site: _for_one_thread(settings) for site, settings in configs.sites.items()}
+    datasets = [dataset for settings in sites.values() for dataset in settings.datasets]
+    first = next(iter(sites.values()))
+    pooled = folder.comparisons / "sites" / POOLED
+    sites[POOLED] = first.model_copy(
+        update={"site": POOLED, "datasets": tuple(datasets), "folder": pooled, "identity": pooled / "identity"}
+    )
+    files = {}
+    for site, settings in sites.items():
+        files[site] = folder.comparisons / "sites" / f"{site}.yaml"
+        write_settings(files[site], settings, f"Site {site} in the comparisons of this demo, for `fl-simulate`.")
+    return files
+
+
+def _for_one_thread(settings: SiteSettings) -> SiteSettings:
+    datasets = tuple(
+        dataset.model_copy(update={"prepared": settings.prepared_folder(dataset)}) for dataset in settings.datasets
+    )
+    worker = settings.worker.model_copy(update={"threads": 1})
+    return settings.model_copy(update={"datasets": datasets, "worker": worker})
+
+
+def _write_simulation(
+    folder: DemoFolder, joint: RunSettings, comparison: Comparison, site_files: dict[str, Path]
+) -> Path:
+    own = folder.comparisons / comparison.name
+    optimizer = joint.task.optimizer
+    if comparison.warmup_epochs is not None:
+        optimizer = optimizer.model_copy(update={"warmup_epochs": comparison.warmup_epochs})
+    run = joint.model_copy(
+        update={
+            "run": comparison.name,
+            "seed": comparison.seed,
+            "sites": (*joint.sites, *comparison.extra_sites),
+            "schedule": comparison.schedule,
+            "evaluation": EvaluationSettings(when="end", sites=joint.sites),
+            "task": joint.task.model_copy(update={"optimizer": optimizer}),
+        }
+    )
+    simulation = own / "simulation.yaml"
+    by_hand = f"Run it by hand: fl-simulate --config {simulation}"
+    write_settings(own / "run.yaml", run, f"Comparison {comparison.name} of this demo.\n{by_hand}")
+    values = {
+        "run": str(own / "run.yaml"),
+        "sites": [str(site_files[site]) for site in run.sites],
+        "folder": str(result_folder(folder, comparison)),
+    }
+    write_whole(simulation, f"# {by_hand}\n" + yaml.safe_dump(values, sort_keys=False))
+    return simulation

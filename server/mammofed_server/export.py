@@ -1,0 +1,113 @@
+"""A checkpoint as folders that ``timm`` and ``transformers`` load without our code. Free of torch itself.
+
+    <output>/image_encoder/    config.json, model.safetensors: timm.create_model("local-dir:…", pretrained=True)
+    <output>/text_encoder/     config.json, tokenizer, model.safetensors: transformers.AutoModel.from_pretrained(…)
+    <output>/projections.safetensors   image_projection.weight, text_projection.weight, log_scale
+    <output>/manifest.json, README.md
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from mammofed_shared.checkpoint import MANIFEST_FILE, Manifest, read_checkpoint
+from mammofed_shared.config.text_encoder import folder_digest
+from mammofed_shared.errors import CheckpointError, StateError
+from mammofed_shared.files import write_whole
+from mammofed_shared.protocol.payload import Payload
+
+INTENSITY_MEAN, INTENSITY_STD = 0.3089279, 0.25053555408335154
+"""As in models/image_encoder.py, which cannot be imported here: it loads torch (held equal by a test)."""
+
+_IMAGE, _TEXT = "image_encoder.model.", "text_encoder.model."
+
+
+def export_checkpoint(checkpoint: Path, text_encoder: Path, output: Path) -> None:
+    """Write the export folder whole or not at all.
+
+    Args:
+        checkpoint: folder of a checkpoint; verified before anything is written.
+        text_encoder: the folder that the run used; its configuration and tokenizer are copied.
+        output: must not exist.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged, or the text encoder is not the run's.
+        StateError: the output exists.
+    """
+    if output.exists():
+        raise StateError(f"{output} exists; give --output a new folder")
+    manifest, payload = read_checkpoint(checkpoint)
+    found = folder_digest(text_encoder)
+    if found != manifest.text_encoder:
+        raise CheckpointError(f"{text_encoder}: expected digest {manifest.text_encoder}, found {found}")
+    temporary = output.with_name(f".{output.name}.writing")
+    shutil.rmtree(temporary, ignore_errors=True)
+    with payload:
+        _write_image_encoder(temporary / "image_encoder", payload, manifest)
+        _write_text_encoder(temporary / "text_encoder", payload, text_encoder)
+        rest = {name: payload[name] for name in payload if not name.startswith((_IMAGE, _TEXT))}
+        _save(temporary / "projections.safetensors", rest)
+    shutil.copyfile(checkpoint / MANIFEST_FILE, temporary / MANIFEST_FILE)
+    write_whole(temporary / "README.md", _readme(manifest))
+    temporary.rename(output)
+
+
+def _write_image_encoder(folder: Path, payload: Payload, manifest: Manifest) -> None:
+    settings = manifest.settings.task.image_encoder
+    preprocessing = manifest.settings.preprocessing
+    _save(folder / "model.safetensors", _without_prefix(payload, _IMAGE))
+    config = {
+        "architecture": settings.name,
+        "num_classes": 0,
+        "pretrained_cfg": {
+            "num_classes": 0,
+            "input_size": [3, preprocessing.height, preprocessing.width],
+            "fixed_input_size": False,
+            "interpolation": "bilinear",
+            "crop_pct": 1.0,
+            "mean": [INTENSITY_MEAN] * 3,
+            "std": [INTENSITY_STD] * 3,
+        },
+    }
+    write_whole(folder / "config.json", json.dumps(config, indent=1))
+
+
+def _write_text_encoder(folder: Path, payload: Payload, source: Path) -> None:
+    _save(folder / "model.safetensors", _without_prefix(payload, _TEXT))
+    for file in sorted(source.iterdir()):
+        is_weights = file.suffix in (".safetensors", ".bin") or file.name.endswith(".index.json")
+        if file.is_file() and not file.name.startswith(".") and not is_weights:
+            shutil.copyfile(file, folder / file.name)
+
+
+def _save(path: Path, tensors: dict[str, NDArray[Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, path, metadata={"format": "pt"})  # transformers asks for the format
+
+
+def _without_prefix(payload: Payload, prefix: str) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(prefix): payload[name] for name in payload if name.startswith(prefix)}
+
+
+def _readme(manifest: Manifest) -> str:
+    task = manifest.settings.task
+    return f"""# {manifest.run}: checkpoint after turn {manifest.turn}
+
+State {manifest.state.digest}, made by {manifest.code}. How it came to be: manifest.json.
+
+    import timm, transformers
+    from safetensors.torch import load_file
+    image_encoder = timm.create_model("local-dir:image_encoder", pretrained=True)     # {task.image_encoder.name}
+    text_encoder = transformers.AutoModel.from_pretrained("text_encoder")
+    projections = load_file("projections.safetensors")
+
+Images: {manifest.settings.preprocessing.height} × {manifest.settings.preprocessing.width} (height × width), 8-bit grey,
+chest wall left; scaled to 0..1 by the image's own minimum and maximum, then minus {INTENSITY_MEAN}, divided by
+{INTENSITY_STD}, three equal channels. Features: `{task.image_encoder.pooling}` pooling of `forward_features`
+(`avgmax`: mean, then maximum), times image_projection.weight; texts: the first token, times text_projection.weight;
+both scaled to length 1. A derived work of hospital data: not for clinical use.
+"""

@@ -1,0 +1,99 @@
+"""A coordinator on 127.0.0.1 and links to it, for tests of the transport: real sockets, real certificates."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from identities import Consortium
+
+from mammofed_server.mailbox import Mailbox
+from mammofed_server.service import FederationService, start_server
+from mammofed_server.sites import SiteBoard
+from mammofed_shared.config.pretrain import PretrainSettings
+from mammofed_shared.protocol import federation_pb2 as pb
+from mammofed_shared.protocol.payload import write_payload
+from mammofed_shared.protocol.plan import PayloadReference, Plan
+from mammofed_shared.protocol.task_spec import TaskSpec, TensorSpec
+from mammofed_site.link import Link
+
+SMALL_SPEC = TaskSpec(
+    task="pretrain",
+    weight_key="num_exams",
+    tensors={
+        "layer.weight": TensorSpec(shape=(4, 3), dtype="F32", kind="parameter"),
+        "norm.running_mean": TensorSpec(shape=(4,), dtype="F32", kind="buffer"),
+        "norm.num_batches_tracked": TensorSpec(shape=(), dtype="I64", kind="counter"),
+    },
+)
+METRICS = {"num_exams": 10.0, "loss": 1.5}
+
+
+def small_state(path: Path, value: float = 1.0, **replaced: object) -> PayloadReference:
+    """A payload with the tensors of ``SMALL_SPEC``; ``replaced`` puts other arrays in their place."""
+    tensors = {
+        "layer.weight": np.full((4, 3), value, np.float32),
+        "norm.running_mean": np.arange(4, dtype=np.float32) * np.float32(value),
+        "norm.num_batches_tracked": np.array(round(value), np.int64),
+    }
+    return write_payload(path, {**tensors, **replaced})  # type: ignore[dict-item]
+
+
+def make_plan(state: PayloadReference, site: str = "mayo", visit: int = 1, kind: str = "train") -> Plan:
+    """A plan of run `test` for one visit of ``site``."""
+    return Plan(
+        task_id=f"test/r0001/v{visit:05d}/{site}/{kind}",
+        run="test",
+        round=1,
+        visit=visit,
+        site=site,
+        kind=kind,  # type: ignore[arg-type]
+        epochs=1,
+        epochs_before=0,
+        epochs_total=2,
+        seed=1,
+        task=PretrainSettings(),
+        preprocessing="0" * 64,
+        text_encoder="0" * 64,
+        state=state,
+    )
+
+
+@dataclass
+class Coordinator:
+    """A running service and what is behind it."""
+
+    mailbox: Mailbox
+    board: SiteBoard
+    port: int
+    run_state: pb.RunState
+
+    def link(self, consortium: Consortium, site: str) -> Link:
+        """A link of an enrolled site."""
+        return Link(site, f"127.0.0.1:{self.port}", consortium.site_identity(site))
+
+
+@contextmanager
+def coordinator(
+    folder: Path,
+    consortium: Consortium,
+    sites: tuple[str, ...] = ("central", "mayo"),
+    spec: TaskSpec = SMALL_SPEC,
+    port: int = 0,
+) -> Iterator[Coordinator]:
+    """Run a coordinator's service; its spool is in ``folder`` and outlives it."""
+    running = Coordinator(Mailbox(folder, spec), SiteBoard(sites), 0, pb.RUNNING)
+    service = FederationService(
+        run="test",
+        consortium=consortium.name,
+        mailbox=running.mailbox,
+        board=running.board,
+        run_state=lambda: running.run_state,
+        renewal_folder=consortium.authority / "renewal",
+    )
+    server, running.port = start_server(service, consortium.server_identity(), f"127.0.0.1:{port}", len(sites))
+    try:
+        yield running
+    finally:
+        server.stop(grace=0).wait()

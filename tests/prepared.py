@@ -1,0 +1,82 @@
+"""Prepared data sets of a few phantom exams, written straight to PNG and Parquet: no DICOM, ready in a second."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mammofed_shared.config.preprocessing import PreprocessingSettings
+from mammofed_shared.config.site import DatasetSettings, SiteSettings, SplitSettings, WorkerSettings
+from mammofed_shared.data.manifest import EXAM_COLUMNS, IMAGE_COLUMNS, REFUSED_COLUMNS
+from mammofed_shared.data.phantom import Population, phantom_exam
+from mammofed_shared.report.templates import narrative_report
+
+SMALL = PreprocessingSettings(height=64, width=40)
+TEXT_ENCODER = Path(__file__).parent.parent / "configs/text_encoder/demo"
+POPULATION = Population(mass_prevalence=0.5, calcification_prevalence=0.5)
+
+
+def prepare_dataset(folder: Path, seed: int, num_training: int = 8, num_test: int = 6) -> None:
+    """Write a prepared data set of phantom exams, one a patient, with reports and labels."""
+    images, exams = [], []
+    for number in range(num_training + num_test):
+        found = phantom_exam(seed, number, POPULATION, shape=(190, 114))
+        name = f"e{seed:03d}{number:04d}"
+        for (laterality, view), pixels in found.images.items():
+            left = pixels if laterality == "L" else pixels[:, ::-1]
+            small = cv2.resize(np.ascontiguousarray(left), (SMALL.width, SMALL.height), interpolation=cv2.INTER_AREA)
+            path = Path("images") / f"{name}-{laterality}{view}.png"
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(folder / path), np.round(small * 255).astype(np.uint8))
+            images.append(
+                {
+                    "image": f"{name}{laterality}{view}",
+                    "exam": name,
+                    "patient": name,
+                    "laterality": str(laterality),
+                    "view": str(view),
+                    "path": str(path),
+                    "vendor": "phantom",
+                    "flipped": False,
+                    "flagged": "",
+                    "file_number": len(images),
+                }
+            )
+        report = narrative_report(found.structured(), found.density, found.birads)
+        exams.append(
+            {
+                "exam": name,
+                "patient": name,
+                "split": "train" if number < num_training else "test",
+                "day": 0,
+                "findings": report.findings,
+                "impression": report.impression,
+                "text_origin": "report",
+                "density": found.density,
+                "labels": json.dumps({kind: int(found.has(kind)) for kind in ("mass", "calcification")}),
+            }
+        )
+    for table, rows, columns in (("images", images, IMAGE_COLUMNS), ("exams", exams, EXAM_COLUMNS)):
+        pq.write_table(pa.Table.from_pylist(rows, schema=columns), folder / f"{table}.parquet")
+    pq.write_table(pa.Table.from_pylist([], schema=REFUSED_COLUMNS), folder / "refused.parquet")
+    (folder / "preprocessing.json").write_text(SMALL.model_dump_json())
+
+
+def site_settings(folder: Path, site: str, seed: int, *, server: str = "127.0.0.1:1", identity: Path | None = None) -> SiteSettings:
+    """A site with one prepared data set of its own below ``folder``."""
+    prepare_dataset(folder / "datasets" / "screening", seed)
+    return SiteSettings(
+        site=site,
+        consortium="hospitals",
+        server=server,
+        folder=folder,
+        identity=identity or folder / "identity",
+        datasets=(DatasetSettings(name="screening"),),
+        split=SplitSettings(train=0.5, validation=0.0, test=0.5),
+        preprocessing=SMALL,
+        text_encoder=TEXT_ENCODER,
+        worker=WorkerSettings(device="cpu", threads=1, preprocess_workers=1),
+    )

@@ -1,0 +1,284 @@
+"""From a folder of DICOM files to a prepared data set, with real worker processes."""
+
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+from dicom_fixtures import breast_pixels, prepare_or_die, write_mammogram
+from mammofed_shared.config.site import DatasetSettings, SiteSettings
+from mammofed_shared.data.manifest import read_exams, read_preprocessing
+from mammofed_shared.errors import DataError, StateError
+from mammofed_shared.exam import Laterality, View
+from mammofed_site import preprocess as intake
+from mammofed_site.intake_journal import Journal
+from mammofed_site.preprocess import Recipe, Summary, preprocess, preprocess_with_progress
+from mammofed_site.pseudonym_key import load_or_create_key
+
+KEY = b"k" * 32
+SIDES = {"L": ["A", "FR"], "R": ["P", "FL"]}
+
+
+def write_exam(folder: Path, patient: str, day: str = "20200110", **changes: Any) -> None:
+    """Four views; pixels differ from exam to exam and view to view."""
+    exam = f"{patient}-{day}"
+    for number, (side, view) in enumerate((side, view) for side in "LR" for view in ("CC", "MLO")):
+        pixels = breast_pixels()
+        pixels[40:80, 10:30] += np.uint16(sum(map(ord, exam + side + view)) % 500)
+        attributes = {
+            "PatientID": patient,
+            "StudyDate": day,
+            "AccessionNumber": f"ACC-{exam}",
+            "StudyInstanceUID": f"1.2.{int(exam.encode().hex(), 16)}",
+            "SOPInstanceUID": f"1.2.{int(exam.encode().hex(), 16)}.{number}",
+            "ImageLaterality": side,
+            "ViewPosition": view,
+            "PatientOrientation": SIDES[side] if view == "MLO" else [SIDES[side][0], "R" if side == "L" else "L"],
+        }
+        mirrored = np.ascontiguousarray(pixels if side == "L" else pixels[:, ::-1])
+        write_mammogram(folder / patient / f"{exam}-{side}{view}.dcm", mirrored, **(attributes | changes))
+
+
+def site(folder: Path, **changes: Any) -> tuple[SiteSettings, DatasetSettings]:
+    dataset = {"name": "screening", "dicom": folder / "pacs"} | changes.pop("dataset", {})
+    settings = SiteSettings.model_validate(
+        {
+            "site": "mayo",
+            "consortium": "test",
+            "server": "localhost:1",
+            "folder": folder / "site",
+            "identity": folder / "identity",
+            "text_encoder": folder / "text",
+            "datasets": [dataset],
+            "preprocessing": {"height": 96, "width": 64},
+            "worker": {"preprocess_workers": 1},
+        }
+        | changes
+    )
+    return settings, settings.datasets[0]
+
+
+def content(prepared: Path) -> dict[str, bytes]:
+    """All that a reader of the prepared folder may see."""
+    return {
+        str(path.relative_to(prepared)): path.read_bytes()
+        for path in sorted(prepared.rglob("*"))
+        if path.is_file() and path.name not in ("journal.jsonl", ".lock")
+    }
+
+
+def run(folder: Path, **changes: Any) -> tuple[Summary, Path]:
+    settings, dataset = site(folder, **changes)
+    return preprocess(settings, dataset, KEY), settings.prepared_folder(dataset)
+
+
+def test_exams_come_out_with_views_texts_labels_and_days(tmp_path: Path) -> None:
+    write_exam(tmp_path / "pacs", "P1", "20200110")
+    write_exam(tmp_path / "pacs", "P1", "20210110")
+    write_exam(tmp_path / "pacs", "P2")
+    (tmp_path / "reports.csv").write_text('accession,report\nACC-P1-20200110,"FINDINGS: A. IMPRESSION: B."\n')
+    (tmp_path / "attributes.csv").write_text("accession,finding,value,laterality\nACC-P2-20200110,mass,positive,left\n")
+    (tmp_path / "labels.csv").write_text("accession,mass,density\nACC-P2-20200110,1,C\n")
+    tables = {name: tmp_path / f"{name}.csv" for name in ("reports", "attributes", "labels")}
+    summary, prepared = run(tmp_path, dataset=tables)
+    assert (summary.num_images, summary.num_exams, summary.num_patients, summary.num_texts) == (12, 3, 2, 2)
+    exams = read_exams([("screening", prepared)], read_preprocessing(prepared).digest)
+    assert all(
+        {(image.laterality, image.view) for image in exam.images} == {(a, b) for a in Laterality for b in View}
+        for exam in exams
+    )
+    rows = pq.read_table(prepared / "exams.parquet").to_pylist()
+    assert sorted(row["day"] for row in rows) == [0, 0, 366]
+    by_origin = {row["text_origin"]: row for row in rows}
+    assert (by_origin["report"]["findings"], by_origin["report"]["impression"]) == ("A.", "B.")
+    assert "mass" in by_origin["attributes"]["findings"]
+    assert (by_origin["attributes"]["labels"], by_origin["attributes"]["density"]) == ('{"mass": 1}', "C")
+    assert by_origin[None]["findings"] is None
+
+
+def test_a_second_run_decodes_nothing_and_changes_nothing(tmp_path: Path) -> None:
+    write_exam(tmp_path / "pacs", "P1")
+    first, prepared = run(tmp_path)
+    before = content(prepared)
+    second, _ = run(tmp_path)
+    assert (first.num_decoded, second.num_decoded) == (4, 0)
+    assert content(prepared) == before
+
+
+def test_only_new_and_changed_files_are_decoded_and_vanished_ones_leave(tmp_path: Path) -> None:
+    write_exam(tmp_path / "pacs", "P1")
+    write_exam(tmp_path / "pacs", "P2")
+    run(tmp_path)
+    (tmp_path / "pacs/P1/P1-20200110-LCC.dcm").unlink()
+    write_exam(tmp_path / "pacs", "P0")
+    os.utime(tmp_path / "pacs/P2/P2-20200110-LCC.dcm", (1, 1))
+    summary, prepared = run(tmp_path)
+    assert (summary.num_decoded, summary.num_images) == (5, 11)
+    rows = pq.read_table(prepared / "images.parquet").to_pylist()
+    assert sorted(row["file_number"] for row in rows) == [2, 3, 4, *range(5, 13)]
+    assert {str(path.relative_to(prepared)) for path in prepared.rglob("*.png")} == {row["path"] for row in rows}
+
+
+def test_other_settings_make_all_images_anew(tmp_path: Path) -> None:
+    write_exam(tmp_path / "pacs", "P1")
+    run(tmp_path)
+    summary, prepared = run(tmp_path, preprocessing={"height": 64, "width": 48})
+    assert summary.num_decoded == 4
+    assert read_preprocessing(prepared).height == 64
+
+
+def test_a_run_that_was_killed_ends_in_the_same_files(tmp_path: Path) -> None:
+    for patient in range(12):
+        write_exam(tmp_path / "pacs", f"P{patient}")
+    settings, dataset = site(tmp_path)
+    prepared = settings.prepared_folder(dataset)
+    process = multiprocessing.get_context("spawn").Process(target=preprocess, args=(settings, dataset, KEY))
+    process.start()
+    deadline = time.monotonic() + 60
+    while _num_recorded(prepared) < 5 and time.monotonic() < deadline:
+        time.sleep(0.002)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert not (prepared / "preprocessing.json").exists()
+    with (prepared / "journal.jsonl").open("a") as journal:
+        journal.write('{"name": "cut by the k')
+    resumed, _ = run(tmp_path)
+    assert 0 < resumed.num_decoded < 48
+    _, whole = run(tmp_path, dataset={"prepared": tmp_path / "other"})
+    assert content(prepared) == content(whole)
+
+
+def _num_recorded(prepared: Path) -> int:
+    journal = prepared / "journal.jsonl"
+    return journal.read_text().count('"row"') if journal.exists() else 0
+
+
+def test_a_file_that_kills_its_worker_is_refused_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_exam(tmp_path / "pacs", "P1")
+    write_mammogram(tmp_path / "pacs/deadly.dcm", PatientID="P9")
+    monkeypatch.setattr(intake, "prepare_file", prepare_or_die)
+    summary, prepared = run(tmp_path)
+    assert (summary.num_images, summary.refused) == (4, {"decoder_died": 1})
+    (row,) = pq.read_table(prepared / "refused.parquet").to_pylist()
+    assert (row["is_error"], row["reason"]) == (True, "decoder_died")
+    monkeypatch.undo()
+    again, _ = run(tmp_path)
+    assert (again.num_decoded, again.num_images, again.refused) == (1, 5, {})
+
+
+def test_duplicates_are_taken_once_and_contradicting_ones_not_at_all(tmp_path: Path) -> None:
+    pacs, other = tmp_path / "pacs", np.maximum(breast_pixels(), 5)
+    write_mammogram(pacs / "a")
+    write_mammogram(pacs / "b")  # the same instance again
+    write_mammogram(pacs / "c", SOPInstanceUID="1.9")  # the same pixels under another instance
+    write_mammogram(pacs / "d", PatientID="P2", SOPInstanceUID="1.10", StudyInstanceUID="1.11")
+    write_mammogram(pacs / "e", other[:100], PatientID="P2", SOPInstanceUID="1.10", StudyInstanceUID="1.11")
+    write_mammogram(pacs / "f", other[:110], PatientID="P3", SOPInstanceUID="1.12", StudyInstanceUID="1.13")
+    write_mammogram(pacs / "g", other[:105], PatientID="P4", SOPInstanceUID="1.14", StudyInstanceUID="1.13")
+    summary, prepared = run(tmp_path)
+    assert [row["file_number"] for row in pq.read_table(prepared / "images.parquet").to_pylist()] == [1]
+    refused = {row["file_number"]: row["reason"] for row in pq.read_table(prepared / "refused.parquet").to_pylist()}
+    assert refused == {
+        2: "duplicate",
+        3: "duplicate",
+        4: "duplicate_conflict",
+        5: "duplicate_conflict",
+        6: "contradicting_tags",
+        7: "contradicting_tags",
+    }
+    assert summary.num_images == len(list(prepared.rglob("*.png"))) == 1
+
+
+def test_no_name_number_or_date_reaches_an_output_or_a_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    planted = {
+        "PatientName": "CANARYNAME^Jane",
+        "PatientID": "CANARYMRN77",
+        "AccessionNumber": "CANARYACC",
+        "StudyDate": "19870623",
+        "Manufacturer": "CANARYVENDOR",
+        "SeriesDescription": "CANARYSERIES",
+        "StudyInstanceUID": "1.2.88888888",
+        "SOPInstanceUID": "1.2.99999999",
+    }
+    pacs = tmp_path / "pacs"
+    write_mammogram(pacs / "CANARYFILE" / "CANARYFILE1", **planted)
+    write_mammogram(pacs / "CANARYFILE2", **(planted | {"ViewPosition": "CANARYVIEW"}))
+    write_mammogram(pacs / "CANARYFILE3", **(planted | {"Rows": 7, "ImageComments": "CANARYTEXT"}))
+    write_mammogram(pacs / "CANARYFILE4", **planted)
+    broken = (pacs / "CANARYFILE4").read_bytes().replace(b"MONOCHROME2", b"CANARYGREY2")
+    (pacs / "CANARYFILE4").write_bytes(broken)
+    (pacs / "CANARYFILE5").write_text("CANARYNAME")
+    reports = tmp_path / "reports.csv"
+    reports.write_text('accession,report\nCANARYACC,"NAME: CANARYNAME\nFINDINGS: No masses."\n')
+    settings, dataset = site(tmp_path, dataset={"reports": reports})
+    console = Console(record=True, force_terminal=True)
+    summary = preprocess_with_progress(settings, dataset, KEY, console)
+    assert (summary.num_images, sum(summary.refused.values()), summary.num_texts) == (1, 4, 1)
+    outputs = [path for path in (tmp_path / "site").rglob("*") if path.is_file()]
+    assert len(outputs) >= 6
+    texts = [path.read_bytes() for path in outputs] + [str(path).encode() for path in outputs]
+    texts += [console.export_text().encode(), caplog.text.encode(), repr(summary).encode()]
+    texts += [json.dumps(pq.read_table(path).to_pylist()).encode() for path in outputs if path.suffix == ".parquet"]
+    texts += [stream.encode() for stream in capsys.readouterr()]
+    for text in texts:
+        for canary in (b"CANARY", b"19870623", b"1987-06-23", b"88888888", b"99999999", KEY):
+            assert canary not in text
+
+
+def test_a_patient_keeps_the_split_whatever_else_is_there(tmp_path: Path) -> None:
+    halves = {"split": {"train": 0.5, "validation": 0.2, "test": 0.3}}
+    for patient in range(8):
+        write_exam(tmp_path / "pacs", f"P{patient}")
+    _, prepared = run(tmp_path, **halves)
+    before = {exam.patient: exam.split for exam in read_exams([("screening", prepared)])}
+    assert len(set(before.values())) > 1
+    write_exam(tmp_path / "pacs", "A0")
+    write_exam(tmp_path / "pacs", "P3", "20230101")
+    _, prepared = run(tmp_path, **halves)
+    after = [(exam.patient, exam.split) for exam in read_exams([("screening", prepared)])]
+    assert len(after) == 10
+    assert {patient: split for patient, split in after if patient in before} == before
+    assert len(set(after)) == 9
+
+
+def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
+    write_exam(tmp_path / "pacs", "P1")
+    settings, dataset = site(tmp_path)
+    recipe = Recipe(settings.preprocessing, "standard", KEY, settings.prepared_folder(dataset))
+    with Journal(recipe), pytest.raises(StateError, match="wait for it"):
+        preprocess(settings, dataset, KEY)
+
+
+def test_a_data_set_without_an_export_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="`dicom` must name"):
+        run(tmp_path)
+
+
+def test_the_key_is_made_once_and_readable_by_its_owner_only(tmp_path: Path) -> None:
+    key = load_or_create_key(tmp_path)
+    path = tmp_path / "pseudonym.key"
+    assert len(key) == 32
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert load_or_create_key(tmp_path) == key
+    path.chmod(0o640)
+    with pytest.raises(DataError, match="chmod 600"):
+        load_or_create_key(tmp_path)
+    path.chmod(0o600)
+    path.write_bytes(b"short")
+    with pytest.raises(DataError, match="5 bytes"):
+        load_or_create_key(tmp_path)
