@@ -1,3 +1,1 @@
-"""From a PACS's DICOM file to a training image: read, choose, window, orient, crop, resize. No torch, no
-network.
-"""
+"""From a PACS's DICOM file to a training image: read, choose, window, orient, crop, resize. No torch, no network."""

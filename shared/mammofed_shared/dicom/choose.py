@@ -1,6 +1,4 @@
-"""Which sound files are training images: 2-D screening acquisitions meant for presentation (domain: FM
-Dataset).
-"""
+"""Which sound files are training images: 2-D screening acquisitions meant for presentation (domain: FM Dataset)."""
 
 from mammofed_shared.dicom.header import Header
 from mammofed_shared.dicom.reasons import Reason

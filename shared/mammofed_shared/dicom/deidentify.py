@@ -1,5 +1,4 @@
-"""What survives of a header: pseudonyms under the site's key, a vendor from an allow-list, days instead of
-dates.
+"""What survives of a header: pseudonyms under the site's key, a vendor from an allow-list, days instead of dates.
 
 Nothing is removed by a deny-list: a prepared row has the fields of ``preprocess.Prepared`` and no others.
 """
@@ -36,9 +35,7 @@ class Pseudonyms:
     key: bytes = field(repr=False)
 
     def of(self, kind: str, value: str) -> str:
-        """The pseudonym of an identifier, 32 hexadecimal digits; the kind keeps equal numbers of two kinds
-        apart.
-        """
+        """The pseudonym of an identifier, 32 hexadecimal digits; the kind keeps equal numbers of two kinds apart."""
         return self._mac(kind, value).hex()[:32]
 
     def share(self, patient: str) -> float:
@@ -46,8 +43,7 @@ class Pseudonyms:
         return int.from_bytes(self._mac("split", patient)[:7], "big") / 2**56
 
     def shifted_day(self, patient: str, study_date: str) -> int | None:
-        """A day count whose zero is secret and the patient's own, so only differences within a patient mean
-        anything.
+        """A day count whose zero is secret and the patient's own, so only differences in a patient mean anything.
 
         Args:
             patient: pseudonym.

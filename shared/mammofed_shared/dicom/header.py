@@ -1,5 +1,4 @@
-"""What intake needs of a DICOM header, taken once into plain values, so that no pydicom object travels
-further.
+"""What intake needs of a DICOM header, taken once into plain values, so that no pydicom object travels further.
 
 Attribute numbers are those of DICOM PS3.6. A header lives only inside one worker: it holds identifiers.
 """
@@ -230,9 +229,7 @@ def _items(dataset: Dataset, keyword: str) -> list[Dataset]:
 
 
 def _row_spacing(dataset: Dataset) -> float | None:
-    """Distance of rows at the detector (0018,1164), or as calibrated (0028,0030); None where neither is
-    positive.
-    """
+    """Distance of rows at the detector (0018,1164), or as calibrated (0028,0030); None where neither is positive."""
     for keyword in ("ImagerPixelSpacing", "PixelSpacing"):
         spacing = _number(dataset, keyword)
         if spacing is not None and spacing > 0:

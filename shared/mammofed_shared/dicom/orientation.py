@@ -39,9 +39,7 @@ class Position:
 
 
 def laterality_of(header: Header) -> Laterality:
-    """Side of the breast: Image Laterality (0020,0062), Laterality (0020,0060) and Frame Laterality
-    (0020,9072).
-    """
+    """Side of the breast: Image Laterality (0020,0062), Laterality (0020,0060) and Frame Laterality (0020,9072)."""
     said = {header.image_laterality, header.laterality, *header.frame_lateralities} & {"L", "R"}
     return Laterality(_only(said, Reason.MISSING_LATERALITY))
 
@@ -76,8 +74,7 @@ def position_of(header: Header, laterality: Laterality, view: View) -> Position:
 
 
 def chest_wall_is_left(breast: NDArray[np.bool_]) -> bool | None:
-    """Whether the breast rests on the left side of its box: there it is tallest. None where the two sides are
-    alike.
+    """Whether the breast rests on the left side of its box, where it is tallest; None where both sides are alike.
 
     Args:
         breast: (height, width) of the breast's box, true inside the breast.

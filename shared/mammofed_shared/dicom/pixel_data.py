@@ -1,5 +1,4 @@
-"""The pixel data element, checked before any decoder sees it: container whole, code stream of the right kind
-and size.
+"""The pixel data element, checked before any decoder sees it: container, code stream's kind and size.
 
 dicomsdl trusts sizes and ends the process where they lie (docs/data.md), so nothing reaches it that was not
 checked here. Sources: PS3.5 A.4 (encapsulation) and G (RLE); ITU-T T.81 B.2 (JPEG), T.87 C (JPEG-LS), T.800 A
@@ -74,9 +73,7 @@ def checked_shape(header: Header) -> Shape:
 
 
 def read_native(file: BinaryIO, header: Header, shape: Shape) -> tuple[bytes, bool]:
-    """The bytes of an uncompressed image, and whether they are 8-bit pixels in big endian words (PS3.5
-    8.1.2).
-    """
+    """The bytes of an uncompressed image, and whether they are 8-bit pixels in big endian words (PS3.5 8.1.2)."""
     vr, length = _element(file, header.transfer_syntax)
     if length == _UNDEFINED_LENGTH:
         raise UnreadableImage(Reason.CORRUPT_CODESTREAM, "compressed pixels under an uncompressed transfer syntax")

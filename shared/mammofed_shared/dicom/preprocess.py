@@ -55,8 +55,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """The row of an accepted image: pseudonyms, geometry and words of closed lists; nothing else survives a
-    header.
+    """The row of an accepted image: pseudonyms, geometry and words of closed lists; nothing else survives.
 
     ``shifted_day`` counts from a secret zero of the patient's own (``deidentify``); ``accession`` is a
     pseudonym too, empty where the header has none.
@@ -84,9 +83,7 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a file is not in the set; ``detail`` holds numbers and our own words only, never a value of the
-    header.
-    """
+    """Why a file is not in the set; ``detail`` holds numbers and our own words only, never a value of the header."""
 
     reason: str
     detail: str

@@ -16,9 +16,7 @@ class Profile:
     takes_secondary_capture: bool
     """Digitised film is stored as Secondary Capture."""
     normalise: Callable[[Header], Header]
-    """Gives the header as the standard would have it; raises ``UnreadableImage`` for objects that do not
-    count.
-    """
+    """Gives the header as the standard would have it; raises ``UnreadableImage`` for objects that do not count."""
 
 
 def _as_it_is(header: Header) -> Header:

@@ -56,9 +56,7 @@ def decode(header: Header, file: BinaryIO) -> tuple[Codes, Shape]:
 
 
 def stored_values(codes: NDArray[np.unsignedinteger], shape: Shape) -> NDArray[np.int32]:
-    """The stored values as numbers: two's complement of ``bits_stored`` bits where they are signed (PS3.5
-    8.1.1).
-    """
+    """The stored values as numbers: two's complement of ``bits_stored`` bits where they are signed (PS3.5 8.1.1)."""
     values = codes.astype(np.int32)
     if shape.signed:
         values -= (values >> (shape.bits_stored - 1)) << shape.bits_stored

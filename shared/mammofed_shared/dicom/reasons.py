@@ -1,5 +1,4 @@
-"""The closed list of reason words: why a file is not in the training set, or why an accepted image deserves a
-look.
+"""The closed list of reason words: why a file is not in the training set, or why an accepted image deserves a look.
 
 Three kinds. A **skip** is a sound file that is no image to train on. An **error** is a file that cannot be
 trusted to be what it says. A **flag** stands beside an accepted image. docs/data.md prints this list for

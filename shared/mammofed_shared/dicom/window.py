@@ -67,8 +67,7 @@ def modality_values(stored: NDArray[np.int32], header: Header) -> Floats:
 
 
 def vendor_window(values: Floats, header: Header) -> Floats | None:
-    """Values in 0..1 after the VOI LUT, or else the first window: more of them are alternatives
-    (C.11.2.1.2.1).
+    """Values in 0..1 after the VOI LUT, or else the first window: more are alternatives (C.11.2.1.2.1).
 
     None where the header holds neither, or a width that the standard forbids (C.11.2.1.2.1, C.11.2.1.3).
     """
