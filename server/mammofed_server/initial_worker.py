@@ -4,11 +4,11 @@ import json
 import sys
 from pathlib import Path
 
-from mammofed_shared.training.visit import initial_state
 from pydantic import TypeAdapter
 
 from mammofed_shared.config.tasks import TaskSettings
 from mammofed_shared.files import write_whole
+from mammofed_shared.training.visit import initial_state
 
 
 def main(folder: Path) -> None:

@@ -49,19 +49,30 @@ def make_schedule(settings: ScheduleSettings, sites: tuple[str, ...]) -> Schedul
         sites: sites that train, in order.
     """
     epochs = settings.epochs
-    turns: list[Turn] = []
+    each = epochs if isinstance(epochs, tuple) else (epochs,) * len(sites)
     if settings.kind == "alternating":
-        for round_number in range(1, settings.rounds + 1):
-            for site in sites:
-                number = len(turns) + 1
-                visit = Visit(number, round_number, site, epochs, (number - 1) * epochs)
-                turns.append(Turn(number, round_number, (visit,)))
-        return Schedule(tuple(turns), len(turns) * epochs)
-    for round_number in range(1, settings.rounds + 1):
+        return _alternating(settings.rounds, list(zip(sites, each, strict=True)))
+    return _together(settings.rounds, sites, each[0])
+
+
+def _alternating(rounds: int, visits: list[tuple[str, int]]) -> Schedule:
+    turns: list[Turn] = []
+    epochs_before = 0
+    for round_number in range(1, rounds + 1):
+        for site, epochs in visits:
+            number = len(turns) + 1
+            turns.append(Turn(number, round_number, (Visit(number, round_number, site, epochs, epochs_before),)))
+            epochs_before += epochs
+    return Schedule(tuple(turns), epochs_before)
+
+
+def _together(rounds: int, sites: tuple[str, ...], epochs: int) -> Schedule:
+    turns: list[Turn] = []
+    for round_number in range(1, rounds + 1):
         first = (round_number - 1) * len(sites) + 1
         visits = tuple(
             Visit(first + index, round_number, site, epochs, (round_number - 1) * epochs)
             for index, site in enumerate(sites)
         )
         turns.append(Turn(round_number, round_number, visits))
-    return Schedule(tuple(turns), settings.rounds * epochs)
+    return Schedule(tuple(turns), rounds * epochs)

@@ -88,7 +88,8 @@ class FederationService:
         self._board.polled(site, request)
         state = self._run_state()
         if state in (pb.FINISHED, pb.CANCELLED, pb.STOPPED):
-            self._board.told_end(site)
+            if not request.task_id:  # a site in the middle of a visit will ask again when it has stopped
+                self._board.told_end(site)
             return pb.PollReply(run_state=state, cancel=bool(request.task_id))
         if request.task_id:
             return pb.PollReply(run_state=state, cancel=not self._mailbox.is_open(site, request.task_id))

@@ -22,7 +22,7 @@ from rich.text import Text
 from mammofed_shared.config.site import DatasetSettings, SiteSettings
 from mammofed_shared.dicom.deidentify import Pseudonyms
 from mammofed_shared.dicom.pool import Loss, Lost, map_isolated
-from mammofed_shared.dicom.preprocess import Prepared, Recipe, Refusal, prepare_file
+from mammofed_shared.dicom.preprocess import Recipe, Refusal, prepare_file
 from mammofed_shared.dicom.reasons import Reason
 from mammofed_shared.errors import DataError
 from mammofed_shared.files import write_whole
@@ -179,21 +179,29 @@ def _is_done(journal: Journal, name: str, path: Path) -> bool:
 
 
 def _decode(recipe: Recipe, journal: Journal, todo: dict[str, Path], workers: int, progress: ProgressReport) -> None:
+    """Prepare the files and record each result as it comes.
+
+    A damaged code stream may spoil a decoder's memory and kill it over the next file, so a file whose worker died is
+    tried a second time, after all others: only the culprit dies again.
+    """
     name_of = {path: name for name, path in todo.items()}
     stamps = {path: stamp_of(path) for path in name_of}
+    prepare = functools.partial(prepare_file, recipe)
+    left, num_done = list(name_of), 0
     progress(0, len(todo))
-    results = map_isolated(
-        functools.partial(prepare_file, recipe), list(name_of), workers=workers, timeout_s=FILE_TIMEOUT_S
-    )
-    for number_done, (path, result) in enumerate(results, 1):
-        outcome: Prepared | Refusal
-        if isinstance(result, Lost):
-            outcome = Refusal(_LOST[result.loss], result.detail)
-            logger.warning("file %d: %s: %s", journal.numbers[name_of[path]], outcome.reason, outcome.detail)
-        else:
-            outcome = result
-        journal.record(name_of[path], Done(stamps[path], outcome))
-        progress(number_done, len(todo))
+    for is_last in (False, True):
+        died = []
+        for path, result in map_isolated(prepare, left, workers=workers, timeout_s=FILE_TIMEOUT_S):
+            if isinstance(result, Lost):
+                if result.loss is Loss.DIED and not is_last:
+                    died.append(path)
+                    continue
+                result = Refusal(_LOST[result.loss], result.detail)
+                logger.warning("file %d: %s: %s", journal.numbers[name_of[path]], result.reason, result.detail)
+            journal.record(name_of[path], Done(stamps[path], result))
+            num_done += 1
+            progress(num_done, len(todo))
+        left = died
 
 
 def _sweep(prepared: Path, kept: set[str]) -> None:

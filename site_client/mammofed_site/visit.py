@@ -42,6 +42,8 @@ class VisitOrder(Settings):
     text_encoder: Path
     device: str
     threads: int
+    log_file: Path
+    """The worker's own words, tracebacks among them; stays at the site."""
     moments: Path | None
     """Optimizer moments to go on from; None: fresh ones."""
 
@@ -92,6 +94,7 @@ def run_visit(settings: SiteSettings, plan: Plan, state: Path, monitor: Monitor)
         text_encoder=settings.text_encoder,
         device=settings.worker.device,
         threads=settings.worker.threads,
+        log_file=settings.folder / "worker.log",
         moments=_moments(settings, plan),
     )
     write_whole(folder / "visit.json", order.model_dump_json())
@@ -140,7 +143,7 @@ def _run_worker(folder: Path, state: Path, out: Path, monitor: Monitor) -> None:
         ours.close()  # a worker that is still there ends when it notices
         process.join()
     if code is not None:
-        raise VisitFailed(code, "the worker's own words are in this site's log")
+        raise VisitFailed(code, "the worker's own words are in worker.log")
 
 
 def _follow(connection: Connection, is_alive: Callable[[], bool], monitor: Monitor) -> RefusalCode | None:

@@ -4,11 +4,11 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from mammofed_shared.training.visit import evaluate_visit, train_visit
-
 from mammofed_shared.data.manifest import read_exams
 from mammofed_shared.errors import DataError, RefusalCode, Refused, VisitFailed
+from mammofed_shared.log import start_logging
 from mammofed_shared.protocol.plan import Progress
+from mammofed_shared.training.visit import evaluate_visit, train_visit
 from mammofed_site.visit import VisitOrder
 
 logger = logging.getLogger(__name__)
@@ -21,6 +21,7 @@ def do_visit(folder: str, state: str, out: str, report: Callable[[Progress], Non
     """
     order = VisitOrder.model_validate_json((Path(folder) / "visit.json").read_text(encoding="utf-8"))
     plan = order.plan
+    start_logging(order.log_file)
     try:
         exams = read_exams(order.datasets, plan.preprocessing)
         if plan.kind == "train":

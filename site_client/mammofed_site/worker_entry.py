@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import signal
 import threading
 from multiprocessing.connection import Connection
 
@@ -16,6 +17,7 @@ def run(folder: str, state: str, out: str, connection: Connection) -> None:
     def say(word: str, value: object) -> None:
         connection.send_bytes(json.dumps([word, value]).encode())
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; ending this is the parent's part
     threading.Thread(target=_end_with_parent, args=(connection,), daemon=True).start()
     worker = importlib.import_module(HEAVY_MODULE)
     code = worker.do_visit(folder, state, out, lambda progress: say("progress", progress.model_dump()))

@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from prepared import prepare_dataset
 
 from mammofed_shared.data.manifest import read_exams
 from mammofed_shared.errors import DataError
 from mammofed_shared.exam import Split
 from mammofed_simulation.demo.baselines import baseline_scores, blurred_maximum, high_pass_maximum
+from prepared import prepare_dataset
 
 
 def tissue() -> NDArray[np.uint8]:

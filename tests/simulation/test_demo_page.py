@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 import cv2
 import numpy as np
 import pytest
-from demo_results import some_results
 
+from demo_results import some_results
 from mammofed_simulation.demo.chart import Dot, Line, Mark, dot_plot, line_chart
 from mammofed_simulation.demo.examples import Box, Example, ExampleImage
 from mammofed_simulation.demo.page import NOTICE, page

@@ -1,8 +1,8 @@
 """The numbers of the demo: spread over seeds, and the bar."""
 
 import pytest
-from demo_results import some_results
 
+from demo_results import some_results
 from mammofed_simulation.demo.results import ALL, Check, Results, check_bar, spread, spread_text
 
 
@@ -24,9 +24,10 @@ def test_spread_is_told_as_a_range_only_where_there_are_several_values() -> None
 
 def test_bar_asks_for_the_figures_of_the_joint_model_and_of_fedavg() -> None:
     results = some_results()
-    found = {check.what: (check.wanted, check.found) for check in check_bar(
-        results.points, results.entry("fedavg"), results.sites
-    )}
+    found = {
+        check.what: (check.wanted, check.found)
+        for check in check_bar(results.points, results.entry("fedavg"), results.sites)
+    }
     assert found["joint model, mass AUROC, all hospitals"] == (0.90, 0.95)
     assert found["joint model, mass AUROC at emory"] == (0.85, 0.91)
     wanted, gain = found["joint model, mass AUROC above the untrained model"]

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from federation import METRICS, SMALL_SPEC, small_state
 
+from federation import METRICS, SMALL_SPEC, small_state
 from mammofed_server.run_state import EvaluationRecord, RunRecord, RunState
 from mammofed_shared.checkpoint import Contribution
 from mammofed_shared.config.loading import load
@@ -24,9 +24,7 @@ def scored(*rows: tuple[bool, float]) -> list[Scored]:
 
 def test_pooled_auroc_ranks_exams_of_all_hospitals_against_each_other() -> None:
     # Each hospital ranks its own exams perfectly; between them, mayo's negatives lie above central's positives.
-    found = aurocs(
-        {"central": scored((True, 0.2), (False, 0.1)), "mayo": scored((True, 0.9), (False, 0.8))}
-    )
+    found = aurocs({"central": scored((True, 0.2), (False, 0.1)), "mayo": scored((True, 0.9), (False, 0.8))})
     assert found["mass"] == {"central": 1.0, "mayo": 1.0, ALL: 0.75}
 
 

@@ -79,8 +79,8 @@ def run_comparisons(
     Raises:
         CommandFailed: a simulation ended with an error.
     """
-    site_files = _write_sites(folder, configs)
-    waiting = [(item, _write_simulation(folder, configs.run, item, site_files)) for item in comparisons]
+    site_files = write_sites(folder, configs)
+    waiting = [(item, write_simulation(folder, configs.run, item, site_files)) for item in comparisons]
     running: list[tuple[Comparison, Started, float]] = []
     while waiting or running:
         while waiting and len(running) < LANES:
@@ -101,7 +101,7 @@ def result_folder(folder: DemoFolder, comparison: Comparison) -> Path:
     return folder.comparisons / comparison.name / "result"
 
 
-def _write_sites(folder: DemoFolder, configs: DemoConfigs) -> dict[str, Path]:
+def write_sites(folder: DemoFolder, configs: DemoConfigs) -> dict[str, Path]:
     """YAML files of the sites for one thread each, and of one more that has the data of all."""
     sites = {site: _for_one_thread(settings) for site, settings in configs.sites.items()}
     datasets = [dataset for settings in sites.values() for dataset in settings.datasets]
@@ -125,7 +125,7 @@ def _for_one_thread(settings: SiteSettings) -> SiteSettings:
     return settings.model_copy(update={"datasets": datasets, "worker": worker})
 
 
-def _write_simulation(
+def write_simulation(
     folder: DemoFolder, joint: RunSettings, comparison: Comparison, site_files: dict[str, Path]
 ) -> Path:
     own = folder.comparisons / comparison.name

@@ -24,7 +24,6 @@ def _population(site: SiteSettings, dataset: DatasetSettings) -> Population:
     exams = read_exams([(dataset.name, folder)])
     images = pq.read_table(folder / "images.parquet", columns=["vendor"])
     origins = set(pq.read_table(folder / "exams.parquet", columns=["text_origin"])["text_origin"].to_pylist())
-    splits = Counter(exam.split for exam in exams)
     known = {finding: [exam.labels[finding] for exam in exams if finding in exam.labels] for finding in FINDINGS}
     return Population(
         site=site.site,
@@ -34,8 +33,8 @@ def _population(site: SiteSettings, dataset: DatasetSettings) -> Population:
         texts=", ".join(_ORIGINS[origin] for origin in sorted(origins - {None})) or "none",
         num_images=images.num_rows,
         num_refused=pq.read_metadata(folder / "refused.parquet").num_rows,
-        num_train=splits[Split.TRAIN],
-        num_test=splits[Split.TEST],
+        num_train=sum(exam.split is Split.TRAIN and exam.report is not None for exam in exams),
+        num_test=sum(exam.split is Split.TEST and bool(exam.labels) for exam in exams),
         prevalence={finding: sum(labels) / len(labels) for finding, labels in known.items() if labels},
         density=dict(sorted(Counter(exam.density for exam in exams if exam.density is not None).items())),
     )

@@ -58,7 +58,9 @@ class Population(Settings):
     num_images: int
     num_refused: int
     num_train: int
+    """Exams to train on: those with a text."""
     num_test: int
+    """Held-out exams: those whose findings are known."""
     prevalence: Mapping[str, float]
     """Finding → share of the exams whose label is known; empty where none is."""
     density: Mapping[str, int]

@@ -1,13 +1,15 @@
 """Configuration of a run: what the consortium lead writes and ``fl-server`` executes."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from mammofed_shared.config.base import Settings, Slug
 from mammofed_shared.config.preprocessing import PreprocessingSettings
 from mammofed_shared.config.tasks import TaskSettings
+
+Epochs = Annotated[int, Field(ge=1, le=1000)]
 
 
 class ScheduleSettings(Settings):
@@ -19,8 +21,8 @@ class ScheduleSettings(Settings):
     """In a round every scheduled site trains once."""
     order: tuple[Slug, ...] = ()
     """Sites that train, in this order; a site may stand in it twice. Empty: all sites of the run, as listed."""
-    epochs: int = Field(1, ge=1, le=1000)
-    """Local epochs of one visit."""
+    epochs: Epochs | tuple[Epochs, ...] = 1
+    """Local epochs of one visit; a list gives each entry of `order` its own (`alternating` only)."""
     weighting: Literal["exams", "equal"] = "exams"
     """Weight of a site's update in `fedavg`."""
 
@@ -85,9 +87,15 @@ class RunSettings(Settings):
         ):
             for name in names:
                 if name not in self.sites:
-                    raise ValueError(
-                        f"{where} names {name!r}, which is not one of sites: {', '.join(self.sites)}"
-                    )
+                    raise ValueError(f"{where} names {name!r}, which is not one of sites: {', '.join(self.sites)}")
+        if isinstance(self.schedule.epochs, tuple):
+            if self.schedule.kind == "fedavg":
+                raise ValueError(
+                    "schedule.epochs must be one number for fedavg: all sites train equally long"
+                )
+            if len(self.schedule.epochs) != len(self.training_sites):
+                num_epochs, num_visits = len(self.schedule.epochs), len(self.training_sites)
+                raise ValueError(f"schedule.epochs lists {num_epochs} numbers for {num_visits} visits a round")
         if self.schedule.kind == "fedavg" and len(set(self.schedule.order)) != len(self.schedule.order):
             raise ValueError("schedule.order names a site twice, which fedavg cannot run at the same time")
         return self

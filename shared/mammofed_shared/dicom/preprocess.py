@@ -91,6 +91,7 @@ class Refusal:
 
 def prepare_file(recipe: Recipe, path: Path) -> Prepared | Refusal:
     """Prepare one file and write its PNG below ``recipe.prepared``, whole or not at all."""
+    cv2.setNumThreads(1)  # the workers are the parallelism; their threads would fight over the cores
     try:
         if path.stat().st_size == 0:
             raise UnreadableImage(Reason.EMPTY_FILE)

@@ -84,6 +84,19 @@ def test_a_folder_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
     assert prepare_file(recipe(tmp_path), tmp_path / "in") == Refusal("unreadable_file", "IsADirectoryError")
 
 
+def test_no_mutated_header_raises_anything_but_a_refusal(tmp_path: Path) -> None:
+    whole = write_mammogram(tmp_path / "in/whole", WindowCenter=2000, WindowWidth=3000).read_bytes()
+    random, path, reasons = np.random.default_rng(0), tmp_path / "in/mutated", set()
+    for _ in range(150):
+        mutated = bytearray(whole)
+        for at in random.integers(132, len(whole) - breast_pixels().nbytes, size=4):
+            mutated[at] = random.integers(256)
+        path.write_bytes(mutated)
+        outcome = prepare_file(recipe(tmp_path), path)
+        reasons.add(outcome.reason if isinstance(outcome, Refusal) else "accepted")
+    assert len(reasons) > 5
+
+
 def test_pseudonyms_depend_on_key_kind_and_value() -> None:
     names, others = Pseudonyms(KEY), Pseudonyms(b"x" * 32)
     made = {names.of("patient", "1"), names.of("study", "1"), names.of("patient", "2"), others.of("patient", "1")}
