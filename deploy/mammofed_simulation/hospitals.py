@@ -52,20 +52,20 @@ HOSPITALS = {
     "central": Hospital(
         dataset="central-screening",
         machine=Machine("HOLOGIC, Inc.", "Phantom 3000", 12, "MONOCHROME2", "explicit"),
-        population=Population(0.5, 0.5, density=(0.1, 0.4, 0.4, 0.1), contrast_gamma=1.0),
+        population=Population(0.45, 0.45, density=(0.15, 0.40, 0.35, 0.10), contrast_gamma=1.0, noise=0.010),
         report_style="narrative",
         has_cbis_ddsm=True,
     ),
     "mayo": Hospital(
         dataset="mayo-screening",
         machine=Machine("GE MEDICAL SYSTEMS", "Phantom Senograph", 14, "MONOCHROME2", "rle"),
-        population=Population(0.5, 0.06, density=(0.05, 0.25, 0.5, 0.2), contrast_gamma=0.8),
+        population=Population(0.12, 0.50, density=(0.05, 0.25, 0.45, 0.25), contrast_gamma=1.25, noise=0.015),
         report_style="itemised",
     ),
     "emory": Hospital(
         dataset="emory-screening",
         machine=Machine("SIEMENS", "Phantom Mammomat", 10, "MONOCHROME1", "deflated"),
-        population=Population(0.1, 0.5, density=(0.2, 0.5, 0.25, 0.05), contrast_gamma=1.2),
+        population=Population(0.50, 0.10, density=(0.30, 0.45, 0.20, 0.05), contrast_gamma=0.80, noise=0.020),
         report_style=None,
     ),
 }
@@ -104,7 +104,7 @@ def write_hospital(
         workers: processes that draw and write.
     """
     hospital = HOSPITALS[name]
-    own_seed = 100 * seed + list(HOSPITALS).index(name)
+    own_seed = 1000 * seed + list(HOSPITALS).index(name)
     export = folder / hospital.dataset
     write = partial(_write_patient, name, export / "dicom", own_seed, shape)
     if workers > 1:

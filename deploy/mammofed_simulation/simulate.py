@@ -5,7 +5,7 @@ The simulation ends in the same weights, to the bit, as the same run over mutual
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from flwr.app import Context, Message, RecordDict
@@ -17,10 +17,10 @@ from mammofed_server.run_state import RunState
 from mammofed_server.serve import finish_tracker, only_coordinator, open_or_begin, start_tracker
 from mammofed_shared.config.run import RunSettings
 from mammofed_shared.config.site import SiteSettings
-from mammofed_shared.errors import ConfigurationError, Refused
+from mammofed_shared.errors import ConfigurationError, PayloadError, Refused
 from mammofed_shared.protocol.flower import plan_message, plan_of, refusal_reply, update_of
 from mammofed_shared.protocol.payload import Payload
-from mammofed_shared.protocol.plan import Plan
+from mammofed_shared.protocol.plan import Plan, Update
 from mammofed_shared.protocol.release import check_metrics, check_tensors
 from mammofed_shared.protocol.task_spec import TaskSpec
 from mammofed_site.app import SITE_KEY
@@ -51,23 +51,42 @@ def simulated(run: RunSettings, sites: Sequence[SiteSettings], folder: Path) -> 
 
 def simulate(settings: RunSettings, sites: Sequence[SiteSettings]) -> RunState:
     """Run or resume the run in process, and give its folder when the last turn is committed."""
+
+    def in_process(run: RunState) -> None:
+        warm_up()
+        run_server_app(InProcessGrid(settings.sites, sites, run.record.spec, site_app), run)
+
+    return run_to_end(settings, in_process)
+
+
+def run_to_end(settings: RunSettings, run_apps: Callable[[RunState], None]) -> RunState:
+    """Run or resume the run by ``run_apps``, unless it is finished, and give its folder."""
     with only_coordinator(settings.server.folder):
         run = open_or_begin(settings)
         if run.ending() is None:
             run.verify_last()
-            warm_up()
-            grid = InProcessGrid(settings.sites, sites, run.record.spec, site_app)
-            context = Context(
-                run_id=1,
-                node_id=1,
-                node_config={},
-                state=RecordDict(),
-                run_config={"folder": str(settings.server.folder)},
-            )
-            server_app(grid, context)
+            run_apps(run)
             if settings.tracking.enabled:
                 finish_tracker(start_tracker(run.folder))
     return run
+
+
+def run_server_app(grid: FileGrid, run: RunState) -> None:
+    """Run what is left of the run on a grid, by the coordinator's own ServerApp."""
+    context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={"folder": str(run.folder)})
+    server_app(grid, context)
+
+
+def check_arrival(plan: Plan, update: Update, path: Path | None, spec: TaskSpec) -> None:
+    """Refuse an update that the mailbox would refuse.
+
+    Raises:
+        Refused, PayloadError: with the code that the failed task gets.
+    """
+    check_metrics(plan, update.metrics)
+    if path is not None:
+        with Payload(path) as payload:
+            check_tensors(payload, {name: (tensor.dtype, tensor.shape) for name, tensor in spec.tensors.items()})
 
 
 class InProcessGrid(FileGrid):
@@ -79,7 +98,7 @@ class InProcessGrid(FileGrid):
         super().__init__(names)
         self._app = client_app
         self._settings = {site.site: site for site in sites}
-        self._expected = {name: (tensor.dtype, tensor.shape) for name, tensor in spec.tensors.items()}
+        self._spec = spec
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Do one visit after the other."""
@@ -104,18 +123,11 @@ class InProcessGrid(FileGrid):
         if reply.has_error():
             return reply
         try:
-            self._check(plan, reply)
-        except Refused as error:
+            check_arrival(plan, *update_of(reply), self._spec)
+        except (Refused, PayloadError) as error:
             logger.error("task %s: update refused: %s", plan.task_id, error)
             return refusal_reply(message, error.code)
         return reply
-
-    def _check(self, plan: Plan, reply: Message) -> None:
-        update, path = update_of(reply)
-        check_metrics(plan, update.metrics)
-        if path is not None:
-            with Payload(path) as payload:
-                check_tensors(payload, self._expected)
 
     def forget(self, task_ids: Iterable[str]) -> None:
         """Remove the sites' copies of states and updates; moments and scores stay, as at a real site."""

@@ -21,8 +21,9 @@ _LOOK_AGAIN_S = 0.5
 class FileGrid(Grid):
     """What every grid of ours has in common: messages carry plans, replies carry files."""
 
-    def __init__(self, sites: tuple[str, ...]) -> None:
-        become_flower_task()
+    def __init__(self, sites: tuple[str, ...], *, is_launched_by_flower: bool = False) -> None:
+        if not is_launched_by_flower:
+            become_flower_task()
         self.sites = sites
         self._run: Run | None = None
 

@@ -79,7 +79,7 @@ def test_the_hospitals_differ_in_vendor_bits_photometry_and_transfer_syntax(tmp_
         assert str(header.PatientName)
         seen.append((header.Manufacturer, header.BitsStored, header.file_meta.TransferSyntaxUID))
         expected = phantom_exam(
-            100 + list(HOSPITALS).index(name), int(_patient_of(image)), HOSPITALS[name].population, shape=SHAPE
+            1000 + list(HOSPITALS).index(name), int(_patient_of(image)), HOSPITALS[name].population, shape=SHAPE
         ).images[Laterality.L, View.CC]
         stored = header.pixel_array.astype(float) / ((1 << header.BitsStored) - 1)
         inverted = 1 - stored if header.PhotometricInterpretation == "MONOCHROME1" else stored

@@ -8,7 +8,6 @@ import typer
 from rich.console import Console
 
 from mammofed_shared.commands import ExitCode, run_command
-from mammofed_simulation.demo.story import tell
 
 app = typer.Typer(pretty_exceptions_enable=False)
 
@@ -21,6 +20,9 @@ def demo(
     ] = None,
 ) -> None:
     """Show three phantom hospitals training one model together. Exit code 8: the model missed its bar."""
+    # Here, not above: the processes that draw the phantoms import this file again, and need nothing of the story.
+    from mammofed_simulation.demo.story import tell
+
     results = tell(seed, output or Path(f"demo-output/seed-{seed}"), Console(highlight=False))
     if not results.is_bar_met:
         sys.exit(ExitCode.BAR_MISSED)

@@ -20,7 +20,8 @@ class Clock:
     @contextmanager
     def phase(self, name: str, what: str) -> Iterator[None]:
         """Announce a part and measure it."""
-        self._console.print(f"\n[bold]{len(self.minutes) + 1}/{self._num_phases}  {name}[/bold]  {what}")
+        number = f"{len(self.minutes) + 1}/{self._num_phases}"
+        self._console.print(f"\n[bold]{number}  {name}[/bold]  {what}", soft_wrap=True)
         start = time.monotonic()
         yield
         self.minutes[name] = (time.monotonic() - start) / 60

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import yaml
 
+from mammofed_server.schedule import make_schedule
 from mammofed_shared.config.run import EvaluationSettings, RunSettings, ScheduleSettings
 from mammofed_shared.config.site import SiteSettings
 from mammofed_shared.files import write_whole
@@ -46,11 +47,10 @@ class Comparison:
 
 def plan_comparisons(joint: RunSettings) -> list[Comparison]:
     """All comparisons of a joint run, the longest first, so that two lanes end at about the same time."""
-    sites, epochs = joint.sites, joint.schedule.rounds * joint.schedule.epochs
+    sites, epochs = joint.sites, epochs_of(joint)
     seeds = (joint.seed, joint.seed + SECOND_SEED)
-    all_epochs = epochs * len(sites)
     alone = [
-        Comparison(f"alone-{site}", seed, ScheduleSettings(rounds=1, order=(site,), epochs=all_epochs))
+        Comparison(f"alone-{site}", seed, ScheduleSettings(rounds=1, order=(site,), epochs=epochs))
         for seed in seeds
         for site in sites
     ]
@@ -58,13 +58,18 @@ def plan_comparisons(joint: RunSettings) -> list[Comparison]:
     pooled = Comparison(
         POOLED,
         joint.seed,
-        ScheduleSettings(rounds=1, order=(POOLED,), epochs=epochs),
+        ScheduleSettings(rounds=1, order=(POOLED,), epochs=epochs // len(sites)),
         extra_sites=(POOLED,),
         warmup_epochs=joint.task.optimizer.warmup_epochs / len(sites),
     )
     fedavg = Comparison("fedavg", joint.seed, ScheduleSettings(kind="fedavg", rounds=FEDAVG_ROUNDS))
     again = Comparison("joint", seeds[1], joint.schedule)
     return [fedavg, pooled, again, *alone]
+
+
+def epochs_of(joint: RunSettings) -> int:
+    """Epochs of a hospital that a joint run takes over all its visits."""
+    return make_schedule(joint.schedule, joint.training_sites).epochs_total
 
 
 def run_comparisons(

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from mammofed_server.run_state import RunState
 from mammofed_shared.data.manifest import read_exams
 from mammofed_simulation.demo.baselines import baseline_scores
-from mammofed_simulation.demo.comparisons import FEDAVG_ROUNDS, POOLED, Comparison, result_folder
+from mammofed_simulation.demo.comparisons import FEDAVG_ROUNDS, POOLED, Comparison, epochs_of, result_folder
 from mammofed_simulation.demo.configuration import DemoConfigs
 from mammofed_simulation.demo.folder import DemoFolder
 from mammofed_simulation.demo.population import departure_of, populations_of
@@ -61,20 +61,20 @@ def _entries(
     for item in comparisons:
         result = result_folder(folder, item)
         by_kind.setdefault(item.kind, []).append(last_of(result / "server", sites, result / "sites"))
-    schedule = configs.run.schedule
-    epochs = schedule.rounds * schedule.epochs
+    rounds, epochs = configs.run.schedule.rounds, epochs_of(configs.run)
     rows = [
         (
             "joint",
             "joint",
-            f"{schedule.rounds} rounds of one visit at each hospital, {schedule.epochs} epoch(s) a visit.",
+            f"{rounds} rounds of one visit at each hospital, {epochs} epochs of a hospital in all.",
         ),
         ("fedavg", "FedAvg", f"{FEDAVG_ROUNDS} rounds; every hospital trains an epoch, then their mean by exams."),
-        (POOLED, "pooled data", f"One imagined place with all hospitals' exams, {epochs} epochs; no federation."),
-        *(
-            (f"alone-{site}", f"{site} alone", f"{epochs * len(sites)} epochs of {site}'s own exams only.")
-            for site in sites
+        (
+            POOLED,
+            "pooled data",
+            f"One imagined place with all hospitals' exams, {epochs // len(sites)} epochs; no federation.",
         ),
+        *((f"alone-{site}", f"{site} alone", f"{epochs} epochs of {site}'s own exams only.") for site in sites),
     ]
     trained = [Entry(kind=kind, label=label, how=how, runs=tuple(by_kind[kind])) for kind, label, how in rows]
     return (

@@ -57,8 +57,8 @@ def cards(figures: Sequence[tuple[str, str]]) -> str:
 
 
 def figure(svg: str, caption: str) -> str:
-    """A chart and its caption."""
-    return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
+    """A chart under its caption."""
+    return f"<figure><figcaption>{escape(caption)}</figcaption>{svg}</figure>"
 
 
 def example_figure(example: Example, size: tuple[int, int]) -> str:

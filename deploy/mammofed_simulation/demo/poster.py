@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from mammofed_simulation.demo.chart import ALL_COLOUR, COLOURS
 from mammofed_simulation.demo.examples import Example, ExampleImage
@@ -78,6 +79,7 @@ def _draw_curve(axes: Axes, results: Results, finding: str) -> None:
         axes.axvline(results.interruption.visit, color="#57606a", linewidth=0.8, linestyle=":")
     axes.set_title(f"{finding}: zero-shot AUROC, held-out exams", loc="left", fontsize=11)
     axes.set_xlabel("visit (0: untrained)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(min(0.3, axes.get_ylim()[0]), 1.02)
     axes.grid(color=_GRID)
     axes.spines["top"].set_visible(False)

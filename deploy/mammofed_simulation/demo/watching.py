@@ -39,7 +39,7 @@ class LiveTable:
 
     def say(self, event: str) -> None:
         """Tell an event above the table."""
-        self._live.console.print(f"     [bold yellow]{event}[/bold yellow]")
+        self._live.console.print(f"     [bold yellow]{event}[/bold yellow]", soft_wrap=True)
 
     def __enter__(self) -> Self:
         self._live.__enter__()
@@ -72,12 +72,12 @@ class Lines:
                 if "auroc/mass" in metrics
             )
             turn = f"turn {self._next:2d} of {status.num_turns}, round {evaluation.round}"
-            self._console.print(f"     {turn}: {trained or 'before any training'}; mass AUROC {aurocs}")
+            self._console.print(f"     {turn}: {trained or 'before any training'}; mass AUROC {aurocs}", soft_wrap=True)
             self._next += 1
 
     def say(self, event: str) -> None:
         """Tell an event as a line."""
-        self._console.print(f"     [bold yellow]{event}[/bold yellow]")
+        self._console.print(f"     [bold yellow]{event}[/bold yellow]", soft_wrap=True)
 
     def __enter__(self) -> Self:
         return self

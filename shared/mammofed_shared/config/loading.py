@@ -34,7 +34,7 @@ def load(path: Path, model: type[S], overrides: Sequence[str] = ()) -> S:
         raise ConfigurationError(f"{path}: not YAML: {error}") from error
     if not isinstance(values, dict):
         raise ConfigurationError(f"{path}: expected keys and values, found {type(values).__name__}")
-    lines = _lines(node)
+    lines = _lines(path, node)
     for override in overrides:
         _apply_override(values, override, lines)
     try:
@@ -44,18 +44,26 @@ def load(path: Path, model: type[S], overrides: Sequence[str] = ()) -> S:
         raise ConfigurationError(f"{path} is not right:\n{problems}") from error
 
 
-def _lines(node: yaml.Node | None, prefix: Location = ()) -> dict[Location, int]:
-    """Map each key's location to its line, counted from 1."""
+def _lines(path: Path, node: yaml.Node | None, prefix: Location = ()) -> dict[Location, int]:
+    """Map each key's location to its line, counted from 1.
+
+    Raises:
+        ConfigurationError: a key stands twice; YAML would silently take the second.
+    """
     found: dict[Location, int] = {}
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             where = (*prefix, str(key.value))
-            found[where] = key.start_mark.line + 1
-            found |= _lines(value, where)
+            line = key.start_mark.line + 1
+            if where in found:
+                name = ".".join(map(str, where))
+                raise ConfigurationError(f"{path}: line {line}, {name}: stands there twice (first in line {found[where]})")
+            found[where] = line
+            found |= _lines(path, value, where)
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
             found[(*prefix, index)] = item.start_mark.line + 1
-            found |= _lines(item, (*prefix, index))
+            found |= _lines(path, item, (*prefix, index))
     return found
 
 

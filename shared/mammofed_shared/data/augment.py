@@ -4,11 +4,15 @@ Ranges are symmetric about no change; the authors' released code moves every ima
 Images are (height, width) uint8; what comes in from outside is 0, as the background is.
 """
 
+import os
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # else its import asks the internet for a newer version
+import albumentations
 
 Grey = NDArray[np.uint8]
 
@@ -33,25 +37,29 @@ def synthetic_view(image: Grey, ranges: Ranges, random: np.random.Generator) -> 
 
 def flip(image: Grey, ranges: Ranges, random: np.random.Generator) -> Grey:
     """Mirror left–right and top–bottom, each with ``flip_probability``."""
-    if random.random() < ranges.flip_probability:
-        image = image[:, ::-1]
-    if random.random() < ranges.flip_probability:
-        image = image[::-1]
-    return np.ascontiguousarray(image)
+    p = ranges.flip_probability
+    return _apply(albumentations.VerticalFlip(p=p), _apply(albumentations.HorizontalFlip(p=p), image, random), random)
 
 
 def affine(image: Grey, ranges: Ranges, random: np.random.Generator) -> Grey:
-    """Rotate, scale, shear and shift about the centre, each uniformly in its range."""
-    height, width = image.shape
-    angle = np.deg2rad(random.uniform(-ranges.rotation_deg, ranges.rotation_deg))
-    shear = np.tan(np.deg2rad(random.uniform(-ranges.shear_deg, ranges.shear_deg)))
-    scale = random.uniform(*ranges.scale)
-    shift = random.uniform(-ranges.translation, ranges.translation, 2) * (width, height)
-    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    linear = scale * rotation @ np.array([[1.0, shear], [0.0, 1.0]])
-    centre = np.array([(width - 1) / 2, (height - 1) / 2])
-    matrix = np.column_stack([linear, centre + shift - linear @ centre])
-    return np.asarray(cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR), np.uint8)
+    """Rotate, scale, shear (both axes) and shift about the centre, each uniformly in its range."""
+    move = albumentations.Affine(
+        rotate=(-ranges.rotation_deg, ranges.rotation_deg),
+        translate_percent=(-ranges.translation, ranges.translation),
+        scale=ranges.scale,
+        shear=(-ranges.shear_deg, ranges.shear_deg),
+        keep_ratio=True,
+        interpolation=cv2.INTER_LINEAR,
+        p=1.0,
+    )
+    return _apply(move, image, random)
+
+
+def _apply(step: albumentations.BasicTransform, image: Grey, random: np.random.Generator) -> Grey:
+    # One step a composition: a seeded composition gives each of its steps the same numbers, so that two flips would
+    # always happen together. A fresh one a call, because it holds state that loader threads would share.
+    compose = albumentations.Compose([step], seed=int(random.integers(2**32)))
+    return np.ascontiguousarray(compose(image=image)["image"], np.uint8)
 
 
 def elastic(image: Grey, ranges: Ranges, random: np.random.Generator) -> Grey:

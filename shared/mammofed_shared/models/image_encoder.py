@@ -97,18 +97,18 @@ class ImageEncoder(nn.Module):
         return [module for module in self.model.modules() if isinstance(module, nn.BatchNorm2d)]
 
     def _spare_running_statistics(self) -> None:
-        """Keep the recomputation of the backward pass from counting a batch a second time."""
+        """Keep the recomputation of the backward pass from counting a batch a second time.
 
-        def before(module: nn.BatchNorm2d, _: object) -> None:
-            if not self._in_forward and module.training:
-                module._kept_momentum, module.momentum = module.momentum, 0.0  # type: ignore[assignment]
+        All is done before a layer runs: checkpointing may leave a layer in its midst, so nothing after it is sure.
+        """
+        momenta = {module: module.momentum for module in self._batch_norms()}
 
-        def after(module: nn.BatchNorm2d, _: object, __: object) -> None:
-            if not self._in_forward and module.training:
-                module.momentum = module._kept_momentum  # type: ignore[assignment]
-                if module.num_batches_tracked is not None:
-                    module.num_batches_tracked -= 1
+        def before(module: nn.Module, _: object) -> None:
+            assert isinstance(module, nn.BatchNorm2d)
+            recomputing = not self._in_forward and module.training
+            module.momentum = 0.0 if recomputing else momenta[module]
+            if recomputing and module.num_batches_tracked is not None:
+                module.num_batches_tracked -= 1  # the layer adds it again
 
-        for module in self._batch_norms():
+        for module in momenta:
             module.register_forward_pre_hook(before)
-            module.register_forward_hook(after)

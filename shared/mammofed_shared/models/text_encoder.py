@@ -35,7 +35,7 @@ class TextEncoder(nn.Module):
             self.model = auto_model.from_config(config, trust_remote_code=False, dtype=torch.float32)
         self.num_features = int(config.hidden_size)
         if activation_checkpointing:
-            self.model.gradient_checkpointing_enable()
+            self.model.activation_checkpointing_enable()
 
     def forward(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
         """[CLS] embeddings (B, F)."""

@@ -102,7 +102,7 @@ class PayloadWriter:
 
     def write(self, array: NDArray[Any]) -> None:
         """Append an array, or a block of rows of one."""
-        contiguous = np.ascontiguousarray(array)
+        contiguous = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
         if contiguous.nbytes:
             self._put(contiguous.reshape(-1).view(np.uint8).data)
 
@@ -113,13 +113,16 @@ class PayloadWriter:
             data = data[self._file.write(data) :]
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if kind is None:
-            os.fsync(self._file.fileno())
-        self._file.close()
+        try:
+            with self._file:
+                if kind is None:
+                    os.fsync(self._file.fileno())
+            if kind is None:
+                self._temporary.replace(self._path)
+        finally:
+            self._temporary.unlink(missing_ok=True)  # there is none after the rename
         if kind is not None:
-            self._temporary.unlink(missing_ok=True)
             return
-        self._temporary.replace(self._path)
         fsync_folder(self._path.parent)
         self.reference = PayloadReference(digest=self._sha.hexdigest(), size=self._size)
 
@@ -143,9 +146,9 @@ class Payload:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._data_start = 8 + length
         try:
-            header = json.loads(text)
+            header = json.loads(text, object_pairs_hook=_without_repetition)
             self.entries, self.numbers = _parse_header(header, size - self._data_start)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             self._map.close()
             raise PayloadError(f"payload header: {error}") from error
 
@@ -174,11 +177,18 @@ class Payload:
         return flat.reshape(entry.shape)
 
 
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; of a name that stands twice, the first value would be hidden from every check."""
+    if len(dict(pairs)) != len(pairs):
+        raise ValueError("a name stands twice")
+    return dict(pairs)
+
+
 def _parse_header(header: Any, data_bytes: int) -> tuple[dict[str, Entry], dict[str, float]]:
     metadata = header.pop("__metadata__", {})
     if set(metadata) - {"numbers"}:
         raise ValueError("metadata may hold numbers only")
-    numbers = json.loads(metadata.get("numbers", "{}"))
+    numbers = json.loads(metadata.get("numbers", "{}"), object_pairs_hook=_without_repetition)
     for name, value in numbers.items():
         if not isinstance(name, str) or isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError("numbers may hold numbers only")
@@ -186,12 +196,14 @@ def _parse_header(header: Any, data_bytes: int) -> tuple[dict[str, Entry], dict[
             raise ValueError("numbers may hold finite numbers only")
     entries: dict[str, Entry] = {}
     for name, item in header.items():
+        if set(item) != {"dtype", "shape", "data_offsets"}:
+            raise ValueError("a tensor is described by dtype, shape and data_offsets only")
         start, end = item["data_offsets"]
         shape = tuple(item["shape"])
         dtype = item["dtype"]
         if dtype not in _NUMPY_OF or any(type(size) is not int or size < 0 for size in shape):
             raise ValueError("a tensor's dtype or shape is not allowed")
-        if type(start) is not int or end - start != math.prod(shape) * _NUMPY_OF[dtype].itemsize:
+        if type(start) is not int or type(end) is not int or end - start != math.prod(shape) * _NUMPY_OF[dtype].itemsize:
             raise ValueError("a tensor's bytes do not match its shape")
         entries[name] = Entry(dtype, shape, start, end)
     expected = 0

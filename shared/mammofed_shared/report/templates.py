@@ -27,9 +27,7 @@ def sentences_of(findings: Sequence[StructuredFinding]) -> str:
     )
 
 
-def sentences_from_attributes(
-    attributes: Sequence[Mapping[str, str]], *, density: str | None, seed: int
-) -> Report:
+def sentences_from_attributes(attributes: Sequence[Mapping[str, str]], *, density: str | None, seed: int) -> Report:
     """The findings section of a hospital that records attributes and writes no reports (paper: synthetic reports).
 
     Only the patient's own attributes are told; what is not recorded is left out. The impression stays empty.

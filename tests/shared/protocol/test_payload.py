@@ -25,7 +25,7 @@ tensors = st.dictionaries(
     max_size=6,
 )
 some = settings(
-    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
@@ -181,17 +181,17 @@ def test_a_hand_made_file_that_is_right_is_read(tmp_path: Path) -> None:
         pytest.param(_numbers({"name": "Jane"}), 0, "numbers may hold numbers only", id="text as a number"),
         pytest.param(_numbers({"flag": True}), 0, "numbers may hold numbers only", id="a truth value as a number"),
         pytest.param(_numbers({"list": [1]}), 0, "numbers may hold numbers only", id="a list as a number"),
-        pytest.param(_numbers("[1]"), 0, "", id="numbers that are a list"),
+        pytest.param(_numbers("[1]"), 0, "payload header", id="numbers that are a list"),
         pytest.param(_numbers('{"a": 1, "a": 2}'), 0, "twice", id="a number twice"),
         pytest.param(_numbers('{"loss": NaN}'), 0, "finite", id="NaN"),
         pytest.param(_numbers('{"loss": Infinity}'), 0, "finite", id="infinity"),
-        pytest.param(_numbers('{"loss": 1' + "0" * 400 + "}"), 0, "", id="a number beyond float64"),
+        pytest.param(_numbers('{"loss": 1' + "0" * 400 + "}"), 0, "payload header", id="a number beyond float64"),
         pytest.param({"__metadata__": {"note": "text"}}, 0, "metadata may hold numbers only", id="other metadata"),
-        pytest.param(b"[]", 0, "", id="not an object"),
-        pytest.param(b"{", 0, "", id="not JSON"),
-        pytest.param(b"\xff\xfe", 0, "", id="not text"),
-        pytest.param(b"[" * 200_000, 0, "", id="deeply nested"),
-        pytest.param({"a": 3}, 0, "", id="a tensor that is a number"),
+        pytest.param(b"[]", 0, "payload header", id="not an object"),
+        pytest.param(b"{", 0, "payload header", id="not JSON"),
+        pytest.param(b"\xff\xfe", 0, "payload header", id="not text"),
+        pytest.param(b"[" * 200_000, 0, "payload header", id="deeply nested"),
+        pytest.param({"a": 3}, 0, "payload header", id="a tensor that is a number"),
     ],
 )
 def test_a_header_that_is_not_right_is_refused(tmp_path: Path, header: object, data_bytes: int, said: str) -> None:

@@ -1,0 +1,123 @@
+"""What an update may hold: exactly the tensors that were asked for, finite, and numbers that the task declares."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from federation import METRICS, SMALL_SPEC, make_plan, small_state
+
+from mammofed_shared.config.pretrain import PretrainSettings
+from mammofed_shared.config.tasks import TASKS
+from mammofed_shared.errors import RefusalCode, Refused
+from mammofed_shared.protocol import release
+from mammofed_shared.protocol.payload import Payload, PayloadWriter, write_payload
+from mammofed_shared.protocol.plan import Plan
+from mammofed_shared.protocol.release import check_metrics, check_tensors
+
+EXPECTED = {name: (tensor.dtype, tensor.shape) for name, tensor in SMALL_SPEC.tensors.items()}
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    return make_plan(small_state(tmp_path / "state"))
+
+
+def _refusal(path: Path) -> RefusalCode:
+    with Payload(path) as payload, pytest.raises(Refused) as caught:
+        check_tensors(payload, EXPECTED)
+    return caught.value.code
+
+
+def test_an_update_that_is_right_passes(tmp_path: Path) -> None:
+    small_state(tmp_path / "update", 2.0)
+    with Payload(tmp_path / "update") as payload:
+        check_tensors(payload, EXPECTED)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [0, 11])
+def test_one_value_that_is_not_finite_refuses_the_update(tmp_path: Path, value: float, place: int) -> None:
+    weight = np.zeros((4, 3), np.float32)
+    weight.reshape(-1)[place] = value
+    small_state(tmp_path / "update", 2.0, **{"layer.weight": weight})
+    assert _refusal(tmp_path / "update") is RefusalCode.NOT_FINITE
+
+
+def test_every_block_of_a_large_tensor_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(release, "_FINITE_BLOCK", 5)
+    for place in range(12):
+        weight = np.zeros((4, 3), np.float32)
+        weight.reshape(-1)[place] = np.nan
+        small_state(tmp_path / "update", 2.0, **{"layer.weight": weight})
+        assert _refusal(tmp_path / "update") is RefusalCode.NOT_FINITE
+
+
+@pytest.mark.parametrize(("bits", "finite"), [(0x7F80, False), (0xFFC0, False), (0x7F7F, True), (0xFF7F, True)])
+def test_bfloat16_is_judged_by_its_exponent(tmp_path: Path, bits: int, finite: bool) -> None:
+    with PayloadWriter(tmp_path / "file", {"a": {"dtype": "BF16", "shape": [1], "data_offsets": [0, 2]}}) as writer:
+        writer.write(np.array([bits], "<u2"))
+    with Payload(tmp_path / "file") as payload:
+        if finite:
+            check_tensors(payload, {"a": ("BF16", (1,))})
+        else:
+            with pytest.raises(Refused, match="NOT_FINITE"):
+                check_tensors(payload, {"a": ("BF16", (1,))})
+
+
+def test_a_missing_tensor_refuses_the_update(tmp_path: Path) -> None:
+    write_payload(tmp_path / "update", {"layer.weight": np.zeros((4, 3), np.float32)})
+    assert _refusal(tmp_path / "update") is RefusalCode.TENSOR_NAMES
+
+
+def test_numbers_inside_the_file_refuse_the_update(tmp_path: Path) -> None:
+    """The next site receives this file: numbers go to the coordinator alone."""
+    small_state(tmp_path / "update", 2.0)
+    with Payload(tmp_path / "update") as payload:
+        tensors = {name: np.array(payload[name]) for name in payload}
+    write_payload(tmp_path / "update", tensors, {"loss": 1.0})
+    assert _refusal(tmp_path / "update") is RefusalCode.METRIC_NOT_ALLOWED
+
+
+def test_an_integer_tensor_needs_no_finite_check(tmp_path: Path) -> None:
+    small_state(tmp_path / "update", **{"norm.num_batches_tracked": np.array(2**62, np.int64)})
+    with Payload(tmp_path / "update") as payload:
+        check_tensors(payload, EXPECTED)
+
+
+def test_every_declared_number_may_leave(plan: Plan) -> None:
+    declared = dict.fromkeys(TASKS["pretrain"].train_metrics, 1.0)
+    assert "num_exams" in declared
+    check_metrics(plan, declared)
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        {"num_exams": 10.0, "patient_4711": 1.0},
+        {"num_exams": 10.0, "auroc/mass": 0.9},  # evaluation's
+        {"num_exams": 10.0, "loss": float("nan")},
+        {"num_exams": 10.0, "loss": float("inf")},
+        {"num_exams": float("nan")},
+        {"num_exams": 0.0},
+        {"num_exams": -1.0},
+        {"loss": 1.0},
+        {"num_exams": 10.0, "": 1.0},
+        {"num_exams": 10.0, "loss/mass": 1.0},
+    ],
+)
+def test_a_training_number_that_is_not_declared_or_not_finite_is_refused(
+    plan: Plan, metrics: dict[str, float]
+) -> None:
+    check_metrics(plan, METRICS)
+    with pytest.raises(Refused) as caught:
+        check_metrics(plan, metrics)
+    assert caught.value.code is RefusalCode.METRIC_NOT_ALLOWED
+    assert "4711" not in str(caught.value), "a name that the site made up is not repeated"
+
+
+def test_an_evaluation_may_say_numbers_of_the_plans_findings_only(plan: Plan) -> None:
+    evaluation = plan.model_copy(update={"kind": "evaluate", "task": PretrainSettings(findings=("mass",))})
+    check_metrics(evaluation, {"auroc/mass": 0.9, "num_positive/mass": 3.0, "density_accuracy": 0.5})
+    for name in ("auroc/calcification", "auroc/jane-doe", "auroc/", "auroc", "auroc/mass/4711", "loss"):
+        with pytest.raises(Refused, match="METRIC_NOT_ALLOWED"):
+            check_metrics(evaluation, {name: 0.9})

@@ -1,0 +1,159 @@
+"""The wire format: plans come through unchanged, and a site has no field in which text could leave."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from federation import make_plan, small_state
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto, FileDescriptorSet
+
+from mammofed_shared.config.pretrain import OptimizerSettings, PretrainSettings
+from mammofed_shared.errors import ProtocolError
+from mammofed_shared.protocol import federation_pb2 as pb
+from mammofed_shared.protocol.plan import Plan
+from mammofed_shared.protocol.wire import CALLS, plan_from_wire, plan_to_wire
+
+PROTO = Path(pb.__file__).with_name("federation.proto")
+TEXT = (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_GROUP)
+
+TEXT_FROM_A_SITE = {
+    # field: what the coordinator does with it
+    "HelloRequest.software_contract": "compared with its own",
+    "HelloRequest.site": "compared with the certificate",
+    "PollRequest.task_id": "looked up among the open tasks",
+    "FetchRequest.task_id": "looked up among the open tasks",
+    "OffsetRequest.task_id": "looked up among the site's tasks",
+    "FailRequest.task_id": "looked up among the site's tasks",
+    "SubmitHeader.task_id": "looked up among the site's tasks",
+    "Payload.digest": "matched against a SHA-256 in hexadecimal",
+    "SubmitHeader.MetricsEntry.key": "looked up among the task's declared numbers",
+    "SubmitPart.data": "a payload: tensors of the plan, checked by name, shape, dtype and digest",
+    "RenewRequest.certificate_request": "parsed as a certificate request of at most 4 KiB",
+}
+"""Every field of type string or bytes that a site can fill. Whoever adds one must say here why nothing can hide in it."""
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    return make_plan(small_state(tmp_path / "state"))
+
+
+def _texts(message: Descriptor, seen: set[str]) -> Iterator[str]:
+    if message.full_name in seen:
+        return
+    seen.add(message.full_name)
+    for field in message.fields:
+        if field.type in TEXT:
+            yield f"{message.full_name.removeprefix('mammofed.federation.v1.')}.{field.name}"
+        if field.message_type is not None:
+            yield from _texts(field.message_type, seen)
+
+
+def test_a_site_can_say_text_in_listed_fields_only() -> None:
+    seen: set[str] = set()
+    found = {name for call in CALLS.values() for name in _texts(call.request.DESCRIPTOR, seen)}
+    assert found == set(TEXT_FROM_A_SITE)
+
+
+def test_the_calls_are_those_of_the_service() -> None:
+    service = pb.DESCRIPTOR.services_by_name["Federation"]
+    described = {
+        method.name: (method.input_type.name, method.output_type.name, method.client_streaming, method.server_streaming)
+        for method in service.methods
+    }
+    ours = {
+        name: (call.request.DESCRIPTOR.name, call.reply.DESCRIPTOR.name, call.request_streams, call.reply_streams)
+        for name, call in CALLS.items()
+    }
+    assert ours == described
+
+
+def test_the_generated_module_is_that_of_the_proto_file(tmp_path: Path) -> None:
+    from grpc_tools import protoc
+
+    out = tmp_path / "descriptors"
+    include = Path(protoc.__file__).parent / "_proto"
+    arguments = ["protoc", f"-I{PROTO.parent}", f"-I{include}", f"--descriptor_set_out={out}", PROTO.name]
+    assert protoc.main(arguments) == 0
+    compiled = FileDescriptorSet.FromString(out.read_bytes()).file[0]
+    generated = FileDescriptorProto()
+    pb.DESCRIPTOR.CopyToProto(generated)
+    assert _plain(compiled) == _plain(generated)
+
+
+def _plain(file: FileDescriptorProto) -> FileDescriptorProto:
+    """Without what depends on how the compiler was called, not on the file."""
+    file.ClearField("name")
+    waiting: list[DescriptorProto] = list(file.message_type)
+    while waiting:
+        message = waiting.pop()
+        waiting += message.nested_type
+        for field in message.field:
+            field.ClearField("json_name")
+    return file
+
+
+def test_the_type_stub_names_every_message_and_field() -> None:
+    stub = PROTO.with_name("federation_pb2.pyi").read_text()
+    for message in pb.DESCRIPTOR.message_types_by_name.values():
+        assert f"class {message.name}(" in stub
+        for field in message.fields:
+            assert f"    {field.name}: " in stub, f"{message.name}.{field.name}"
+
+
+def test_a_plan_comes_off_the_wire_as_it_went_on(plan: Plan) -> None:
+    for sent in (
+        plan,
+        plan.model_copy(update={"moments_from": "test/r0001/v00001/mayo/train", "epochs_before": 1}),
+        plan.model_copy(update={"task": PretrainSettings(optimizer=OptimizerSettings(learning_rate=1 / 3))}),
+        make_plan(plan.state, site="central", kind="evaluate"),
+    ):
+        assert plan_from_wire(pb.Plan.FromString(plan_to_wire(sent).SerializeToString())) == sent
+
+
+def test_every_field_of_a_plan_is_on_the_wire(plan: Plan) -> None:
+    on_wire = {field.name for field in pb.Plan.DESCRIPTOR.fields}
+    assert on_wire - {"task_settings"} == set(Plan.model_fields) - {"task"}
+
+
+def test_a_setting_that_this_version_does_not_know_is_refused(plan: Plan) -> None:
+    wire = plan_to_wire(plan)
+    values = json.loads(wire.task_settings)
+    values["optimizer"]["sharpness"] = 1
+    wire.task_settings = json.dumps(values)
+    with pytest.raises(ProtocolError, match="sharpness"):
+        plan_from_wire(wire)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("task_id", "test/r0001/v00001/../train"),
+        ("task_id", "/etc/passwd"),
+        ("task_id", ""),
+        ("site", "../mayo"),
+        ("run", "Test"),
+        ("kind", pb.KIND_UNSPECIFIED),
+        ("kind", 17),
+        ("epochs_total", 0),
+        ("preprocessing", "0" * 63),
+        ("text_encoder", "Z" * 64),
+        ("task_settings", ""),
+        ("task_settings", '{"name": "strange"}'),
+        ("task_settings", "[" * 10_000),
+    ],
+)
+def test_a_plan_that_is_not_allowed_is_refused(plan: Plan, field: str, value: object) -> None:
+    wire = plan_to_wire(plan)
+    setattr(wire, field, value)
+    with pytest.raises(ProtocolError):
+        plan_from_wire(wire)
+
+
+def test_a_plan_without_a_state_is_refused(plan: Plan) -> None:
+    wire = plan_to_wire(plan)
+    wire.ClearField("state")
+    with pytest.raises(ProtocolError, match="digest"):
+        plan_from_wire(wire)
