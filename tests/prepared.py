@@ -12,6 +12,8 @@ from mammofed_shared.config.preprocessing import PreprocessingSettings
 from mammofed_shared.config.site import DatasetSettings, SiteSettings, SplitSettings, WorkerSettings
 from mammofed_shared.data.manifest import EXAM_COLUMNS, IMAGE_COLUMNS, REFUSED_COLUMNS
 from mammofed_shared.data.phantom import Population, phantom_exam
+from mammofed_shared.data.prepared import write_counts
+from mammofed_shared.exam import Split
 from mammofed_shared.report.templates import narrative_report
 
 SMALL = PreprocessingSettings(height=64, width=40)
@@ -62,6 +64,7 @@ def prepare_dataset(folder: Path, seed: int, num_training: int = 8, num_test: in
     for table, rows, columns in (("images", images, IMAGE_COLUMNS), ("exams", exams, EXAM_COLUMNS)):
         pq.write_table(pa.Table.from_pylist(rows, schema=columns), folder / f"{table}.parquet")
     pq.write_table(pa.Table.from_pylist([], schema=REFUSED_COLUMNS), folder / "refused.parquet")
+    write_counts(folder, {Split.TRAIN: num_training, Split.TEST: num_test})
     (folder / "preprocessing.json").write_text(SMALL.model_dump_json())
 
 

@@ -11,6 +11,7 @@ upload that is sent again finds its bytes. After a kill the folder alone says ho
 import hashlib
 import logging
 import os
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -21,7 +22,7 @@ from mammofed_shared.config.base import Settings
 from mammofed_shared.errors import PayloadError, ProtocolError, RefusalCode, Refused
 from mammofed_shared.files import fsync_folder, write_whole
 from mammofed_shared.protocol.payload import Payload
-from mammofed_shared.protocol.plan import PayloadReference, Plan
+from mammofed_shared.protocol.plan import TASK_ID, PayloadReference, Plan
 from mammofed_shared.protocol.release import check_metrics, check_tensors
 from mammofed_shared.protocol.task_spec import TaskSpec
 
@@ -183,8 +184,7 @@ class Mailbox:
         with self._changed:
             if task_id in self._open:
                 return None
-        parts = task_id.split("/")
-        if len(parts) != 5 or parts[3] != site or not all(part.replace("-", "").isalnum() for part in parts):
+        if re.fullmatch(TASK_ID, task_id) is None or task_id.split("/")[3] != site:
             raise ProtocolError(f"site {site} named a task that is not its own")
         return self.outcome(task_id)
 

@@ -85,14 +85,15 @@ class FederationService:
 
     def poll(self, site: str, request: Any, context: grpc.ServicerContext) -> Any:
         """Note progress; give the next plan to a site that is ready for it."""
-        self._board.polled(site, request)
+        is_wanted = self._mailbox.is_open(site, request.task_id)
+        self._board.polled(site, request, request.task_id if is_wanted else "")
         state = self._run_state()
         if state in (pb.FINISHED, pb.CANCELLED, pb.STOPPED):
             if not request.task_id:  # a site in the middle of a visit will ask again when it has stopped
                 self._board.told_end(site)
             return pb.PollReply(run_state=state, cancel=bool(request.task_id))
         if request.task_id:
-            return pb.PollReply(run_state=state, cancel=not self._mailbox.is_open(site, request.task_id))
+            return pb.PollReply(run_state=state, cancel=not is_wanted)
         plan = self._mailbox.next_plan(site, min(request.wait_s, LONG_POLL_S))
         if plan is None:
             return pb.PollReply(run_state=self._run_state())

@@ -1,5 +1,6 @@
 """What the coordinator knows of each site right now: from its last calls, in memory, shown in the status."""
 
+import math
 import threading
 import time
 from dataclasses import dataclass, replace
@@ -40,6 +41,11 @@ _STATE_WORDS = {
 }
 
 
+def _finite(value: float) -> float:
+    """JSON knows no NaN: one in the status would make all of it unreadable."""
+    return value if math.isfinite(value) else 0.0
+
+
 class SiteBoard:
     """The last word of each site; safe to use from every thread."""
 
@@ -60,17 +66,17 @@ class SiteBoard:
             knows_end=False,
         )
 
-    def polled(self, site: str, request: Any) -> None:
-        """A site has said how far it is."""
+    def polled(self, site: str, request: Any, task_id: str) -> None:
+        """A site has said how far it is with one of its open tasks, or with none ("")."""
         self._change(
             site,
             state=_STATE_WORDS.get(request.state, "ready"),
-            task_id=request.task_id,
+            task_id=task_id,
             epoch=request.epoch,
             step=request.step,
             num_steps=request.num_steps,
-            loss=request.loss,
-            samples_per_s=request.samples_per_s,
+            loss=_finite(request.loss),
+            samples_per_s=_finite(request.samples_per_s),
         )
 
     def told_end(self, site: str) -> None:

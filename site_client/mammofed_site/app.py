@@ -14,7 +14,7 @@ from mammofed_shared.protocol.flower import plan_of, refusal_reply, update_reply
 from mammofed_site.audit import Audit
 from mammofed_site.egress import release
 from mammofed_site.policy import permit
-from mammofed_site.visit import Monitor, remove_old_visits, run_visit
+from mammofed_site.visit import Monitor, forget_result, remove_old_visits, run_visit
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +59,7 @@ def _visit(message: Message, context: Context) -> Message:
     except (Refused, VisitFailed, PayloadError) as error:
         logger.error("task %s: %s", plan.task_id, error)
         audit.write("failed", task=plan.task_id, code=error.code.name)
+        forget_result(settings, plan.task_id)
         return refusal_reply(message, error.code)
     audit.write(
         "released",

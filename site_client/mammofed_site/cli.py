@@ -4,7 +4,7 @@ import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -18,8 +18,10 @@ from mammofed_shared.log import start_logging
 from mammofed_shared.pki import load_identity
 from mammofed_site import enrol as enrolment
 from mammofed_site.client import SiteClient
-from mammofed_site.preprocess import Summary, preprocess_with_progress
 from mammofed_site.pseudonym_key import load_or_create_key
+
+if TYPE_CHECKING:
+    from mammofed_site.preprocess import Summary
 
 app = typer.Typer(
     cls=DefaultCommandGroup,
@@ -86,6 +88,8 @@ def enrol(
 @app.command()
 def preprocess(site: Site, config: Config = None, overrides: Overrides = None) -> None:
     """Turn this site's DICOM exports into prepared data sets. Nothing leaves; a second call goes on."""
+    from mammofed_site.preprocess import preprocess_with_progress  # 35 MB of image libraries, for this command alone
+
     settings = _settings(site, config, overrides)
     start_logging(settings.folder / "preprocess.log", console=False)
     key = load_or_create_key(settings.folder)
@@ -96,7 +100,7 @@ def preprocess(site: Site, config: Config = None, overrides: Overrides = None) -
         console.print(_summary_table(settings.site, preprocess_with_progress(settings, dataset, key, console)))
 
 
-def _summary_table(site: str, summary: Summary) -> Table:
+def _summary_table(site: str, summary: "Summary") -> Table:
     title = f"{site} · {summary.dataset}: {summary.num_files:,} files, {summary.num_decoded:,} of them new"
     table = Table("answer", "count", title=title, title_justify="left")
     for name, count in (

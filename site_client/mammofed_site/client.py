@@ -9,19 +9,20 @@ from typing import Any
 from flwr.app import Context, RecordDict
 
 from mammofed_shared.config.site import SiteSettings
-from mammofed_shared.data.manifest import read_exams
+from mammofed_shared.data.prepared import read_counts
 from mammofed_shared.errors import IdentityError, ProtocolError, RefusalCode, RunCancelled, RunStopped
 from mammofed_shared.exam import Split
 from mammofed_shared.pki import Identity
 from mammofed_shared.protocol import federation_pb2 as pb
 from mammofed_shared.protocol.flower import become_flower_task, plan_message, update_of
+from mammofed_shared.protocol.payload import reference_of
 from mammofed_shared.protocol.plan import Plan
 from mammofed_shared.protocol.wire import LONG_POLL_S, plan_from_wire
 from mammofed_site.app import SITE_KEY, app, current_monitor
 from mammofed_site.audit import Audit
 from mammofed_site.enrol import install_renewal, renewal_due, renewal_request
 from mammofed_site.link import Link, NotWanted
-from mammofed_site.visit import Monitor, VisitCancelled, visit_folder, warm_up
+from mammofed_site.visit import Monitor, VisitCancelled, forget_result, visit_folder, warm_up
 
 logger = logging.getLogger(__name__)
 
@@ -78,9 +79,9 @@ class SiteClient:
         self._link.close()
 
     def _introduce(self) -> str:
-        folders = [(item.name, self._settings.prepared_folder(item)) for item in self._settings.datasets]
-        splits = [exam.split for exam in read_exams(folders) if exam.report is not None]
-        return self._link.hello(splits.count(Split.TRAIN), splits.count(Split.TEST))
+        counts = [read_counts(self._settings.prepared_folder(item)) for item in self._settings.datasets]
+        num_training, num_test = (sum(count[split] for count in counts) for split in (Split.TRAIN, Split.TEST))
+        return self._link.hello(num_training, num_test)
 
     def _do(self, wire: Any) -> None:
         try:
@@ -111,7 +112,7 @@ class SiteClient:
         heartbeat = Heartbeat(self._link, plan, monitor)
         try:
             heartbeat.start(pb.FETCHING)
-            if not state.exists():
+            if not state.exists() or reference_of(state) != plan.state:  # a new run may be called as an old one
                 self._link.fetch(plan, state)
                 self._audit.write("fetched", task=plan.task_id, digest=plan.state.digest, size=plan.state.size)
             heartbeat.state = pb.TRAINING if plan.kind == "train" else pb.EVALUATING
@@ -128,6 +129,7 @@ class SiteClient:
         if refused is not None:
             logger.error("task %s: the coordinator refused the update: %s", plan.task_id, refused.name)
             self._audit.write("refused", task=plan.task_id, code=refused.name)
+            forget_result(self._settings, plan.task_id)
             return
         self._audit.write("submitted", task=plan.task_id)
         _remove_large_files(state.parent, plan)

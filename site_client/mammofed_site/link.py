@@ -134,7 +134,7 @@ class Link:
         """As ``poll``, but None when the coordinator is away: a visit goes on without it."""
         try:
             return self._calls["Poll"](request, timeout=CALL_TIMEOUT_S)
-        except grpc.RpcError as error:
+        except (grpc.RpcError, ValueError) as error:  # ValueError: the link was closed a moment ago
             logger.debug("poll failed: %s", error)
             return None
 

@@ -2,7 +2,7 @@
 
 from mammofed_shared.config.site import SiteSettings
 from mammofed_shared.config.text_encoder import folder_digest
-from mammofed_shared.data.manifest import read_preprocessing
+from mammofed_shared.data.prepared import read_preprocessing
 from mammofed_shared.errors import DataError, RefusalCode, Refused
 from mammofed_shared.protocol.plan import Plan
 

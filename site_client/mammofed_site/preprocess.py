@@ -20,11 +20,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from mammofed_shared.config.site import DatasetSettings, SiteSettings
+from mammofed_shared.data.prepared import PREPROCESSING_FILE, write_counts
 from mammofed_shared.dicom.deidentify import Pseudonyms
 from mammofed_shared.dicom.pool import Loss, Lost, map_isolated
 from mammofed_shared.dicom.preprocess import Recipe, Refusal, prepare_file
 from mammofed_shared.dicom.reasons import Reason
 from mammofed_shared.errors import DataError
+from mammofed_shared.exam import Split
 from mammofed_shared.files import write_whole
 from mammofed_shared.report.tables import read_attributes, read_labels, read_reports
 from mammofed_site.intake_journal import Done, Journal, stamp_of
@@ -43,7 +45,6 @@ logger = logging.getLogger(__name__)
 FILE_TIMEOUT_S = 120.0
 """A decoder that works on one file for longer hangs; a full-size JPEG 2000 image takes a second."""
 
-_PREPROCESSING_NAME = "preprocessing.json"
 _LOST = {
     Loss.DIED: Reason.DECODER_DIED,
     Loss.HUNG: Reason.DECODER_HUNG,
@@ -101,14 +102,16 @@ def preprocess(
         todo = {name: path for name, path in files.items() if not _is_done(journal, name, path)}
         if journal.is_new_recipe:
             # The images change under the old tables from here on.
-            (prepared / _PREPROCESSING_NAME).unlink(missing_ok=True)
+            (prepared / PREPROCESSING_FILE).unlink(missing_ok=True)
         _decode(recipe, journal, todo, settings.worker.preprocess_workers, progress)
         outcomes = {journal.numbers[name]: journal.done[name].outcome for name in files if name in journal.done}
         accepted, refused = without_duplicates(outcomes)
         exams = exam_rows(accepted.values(), texts, settings.split, names)
         for name, content in tables(image_rows(accepted), exams, refused_rows(refused)).items():
             write_whole(prepared / name, content)
-        write_whole(prepared / _PREPROCESSING_NAME, settings.preprocessing.model_dump_json(indent=2) + "\n")
+        with_text = Counter(Split(row["split"]) for row in exams if row["text_origin"] is not None)
+        write_counts(prepared, with_text)
+        write_whole(prepared / PREPROCESSING_FILE, settings.preprocessing.model_dump_json(indent=2) + "\n")
         _sweep(prepared, {item.path for item in accepted.values()})
     return Summary(
         dataset=dataset.name,

@@ -68,11 +68,23 @@ def visit_folder(settings: SiteSettings, task_id: str) -> Path:
 def finished_result(folder: Path, plan: Plan) -> Path | None:
     """The result of a visit that was finished earlier, perhaps by a process that was killed since.
 
-    A result whose update was handed in and removed does not count: who asks for it again gets it trained again.
+    A result whose update was handed in and removed does not count: who asks for it again gets it trained again. Nor
+    does one of another plan of the same name: a new run may be called as an old one.
     """
     result = folder / "result"
     needed = "update.safetensors" if plan.kind == "train" else "metrics.json"
-    return result if (result / needed).exists() else None
+    if not (result / needed).exists():
+        return None
+    try:
+        order = VisitOrder.model_validate_json((folder / "visit.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # an older version of this software wrote it
+        return None
+    return result if order.plan == plan else None
+
+
+def forget_result(settings: SiteSettings, task_id: str) -> None:
+    """Remove a result that was refused: who asks for the visit again gets it done again, not the refused one."""
+    shutil.rmtree(visit_folder(settings, task_id) / "result", ignore_errors=True)
 
 
 def run_visit(settings: SiteSettings, plan: Plan, state: Path, monitor: Monitor) -> Path:
@@ -88,6 +100,7 @@ def run_visit(settings: SiteSettings, plan: Plan, state: Path, monitor: Monitor)
         logger.info("task %s was done before; its result is sent again", plan.task_id)
         return result
     folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder / "result", ignore_errors=True)  # before the new order: it is not the order's result
     order = VisitOrder(
         plan=plan,
         datasets=tuple((dataset.name, settings.prepared_folder(dataset)) for dataset in settings.datasets),
@@ -103,7 +116,6 @@ def run_visit(settings: SiteSettings, plan: Plan, state: Path, monitor: Monitor)
     unfinished.mkdir()
     _run_worker(folder, state, unfinished, monitor)
     result = folder / "result"
-    shutil.rmtree(result, ignore_errors=True)
     unfinished.rename(result)
     fsync_folder(folder)
     return result

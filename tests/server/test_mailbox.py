@@ -1,9 +1,11 @@
 """The spool: everything may happen twice, after a kill too, and no site reaches another's task."""
 
+import hashlib
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from federation import METRICS, SMALL_SPEC, make_plan, small_state
 
@@ -78,7 +80,8 @@ def test_a_failure_that_is_said_twice_is_one(mailbox: Mailbox, plan: Plan) -> No
 
 
 def test_a_refused_update_is_not_taken_in_when_a_better_one_comes(tmp_path: Path, mailbox: Mailbox, plan: Plan) -> None:
-    assert _hand_in(mailbox, plan, tmp_path, value=float("nan")).refusal == "NOT_FINITE"
+    bad = small_state(tmp_path / "bad", **{"layer.weight": np.full((4, 3), np.nan, np.float32)})
+    assert mailbox.receive("mayo", _upload(plan, bad), _chunks(tmp_path / "bad")).refusal == "NOT_FINITE"
     assert _hand_in(mailbox, plan, tmp_path).refusal == "NOT_FINITE"
     assert list(mailbox.task_folder(plan.task_id).iterdir()) == [mailbox.task_folder(plan.task_id) / "outcome.json"]
 
@@ -213,6 +216,7 @@ def test_two_uploads_of_one_update_at_once_are_not_allowed(tmp_path: Path, mailb
         "test/r0001/v00001/mayo/train/..",
         "test/r0001/v00001/mayo/train\0",
         "test/r0001/v00001/mayo/" + "x" * 5000,
+        "test" * 2000 + "/r0001/v00001/mayo/train",
         "/etc/r0001/mayo/train",
         "test/r0001/v00001/central/train",
         "test/r0001/v00001/MAYO/train",
@@ -282,8 +286,6 @@ def test_an_evaluation_ends_with_its_numbers(tmp_path: Path) -> None:
 
 
 def test_bytes_that_are_no_payload_are_refused(tmp_path: Path, mailbox: Mailbox, plan: Plan) -> None:
-    import hashlib
-
     raw = b"\xff" * 100
     reference = PayloadReference(digest=hashlib.sha256(raw).hexdigest(), size=100)
     assert mailbox.receive("mayo", _upload(plan, reference), iter([raw])).refusal == "MALFORMED_PAYLOAD"

@@ -51,7 +51,7 @@ def _commit(run: RunState, turn: int, *failures: Failure) -> None:
 
 def test_the_table_shows_site_state_round_step_loss_and_speed(run: RunState, board: SiteBoard) -> None:
     board.hello("mayo", 150, 90)
-    board.polled("mayo", _training())
+    board.polled("mayo", _training(), TASK)
     writer = StatusWriter(run, board)
     writer.word = "running"
     writer.write()
@@ -97,7 +97,7 @@ def test_the_eta_counts_turns_of_this_start(run: RunState, board: SiteBoard, mon
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_does_not_hide_the_status(run: RunState, board: SiteBoard, value: float) -> None:
-    board.polled("mayo", _training(loss=value, samples_per_s=value))
+    board.polled("mayo", _training(loss=value, samples_per_s=value), TASK)
     StatusWriter(run, board).write()
     assert next(line for line in read_status(run.folder).sites if line.site == "mayo").step == 3
 

@@ -16,9 +16,10 @@ from rich.console import Console
 
 from dicom_fixtures import breast_pixels, prepare_or_die, write_mammogram
 from mammofed_shared.config.site import DatasetSettings, SiteSettings
-from mammofed_shared.data.manifest import read_exams, read_preprocessing
+from mammofed_shared.data.manifest import read_exams
+from mammofed_shared.data.prepared import read_counts, read_preprocessing
 from mammofed_shared.errors import DataError, StateError
-from mammofed_shared.exam import Laterality, View
+from mammofed_shared.exam import Laterality, Split, View
 from mammofed_site import preprocess as intake
 from mammofed_site.intake_journal import Journal
 from mammofed_site.preprocess import Recipe, Summary, preprocess, preprocess_with_progress
@@ -92,6 +93,8 @@ def test_exams_come_out_with_views_texts_labels_and_days(tmp_path: Path) -> None
     summary, prepared = run(tmp_path, dataset=tables)
     assert (summary.num_images, summary.num_exams, summary.num_patients, summary.num_texts) == (12, 3, 2, 2)
     exams = read_exams([("screening", prepared)], read_preprocessing(prepared).digest)
+    with_text = [exam.split for exam in exams if exam.report is not None]
+    assert read_counts(prepared) == {split: with_text.count(split) for split in Split}
     assert all(
         {(image.laterality, image.view) for image in exam.images} == {(a, b) for a in Laterality for b in View}
         for exam in exams

@@ -4,7 +4,7 @@
     <prepared>/images.parquet                          IMAGE_COLUMNS, one row an image
     <prepared>/exams.parquet                           EXAM_COLUMNS, one row an exam
     <prepared>/refused.parquet                         REFUSED_COLUMNS, one row a refused file
-    <prepared>/preprocessing.json                      the PreprocessingSettings it was made with
+    <prepared>/counts.json, preprocessing.json         data/prepared.py
 
 Written by ``site-client preprocess``, described for users in docs/data.md.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mammofed_shared.config.preprocessing import PreprocessingSettings
+from mammofed_shared.data.prepared import read_preprocessing
 from mammofed_shared.errors import DataError, RefusalCode
 from mammofed_shared.exam import Exam, Image, Laterality, Report, Split, View
 
@@ -56,14 +56,6 @@ EXAM_COLUMNS = pa.schema(
 REFUSED_COLUMNS = pa.schema(
     [("file_number", pa.int64()), ("reason", pa.string()), ("detail", pa.string()), ("is_error", pa.bool_())]
 )
-
-
-def read_preprocessing(prepared: Path) -> PreprocessingSettings:
-    """The settings with which a data set was prepared."""
-    try:
-        return PreprocessingSettings.model_validate_json((prepared / "preprocessing.json").read_text())
-    except (OSError, ValueError) as error:
-        raise DataError("a data set is not prepared: run `site-client preprocess` first") from error
 
 
 def read_exams(datasets: Iterable[tuple[str, Path]], preprocessing_digest: str | None = None) -> list[Exam]:

@@ -3,8 +3,6 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from sklearn.metrics import roc_auc_score
-
 from mammofed_shared.exam import Laterality
 
 
@@ -24,6 +22,9 @@ def auroc(labels: Sequence[bool], scores: Sequence[float]) -> float | None:
     """Area under the ROC curve; None where only one class exists."""
     if len(set(labels)) < 2:
         return None
+    # Imported here, because a training visit would pay two seconds for it and never use it.
+    from sklearn.metrics import roc_auc_score
+
     return float(roc_auc_score(labels, scores))
 
 

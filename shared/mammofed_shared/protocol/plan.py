@@ -7,6 +7,9 @@ from pydantic import Field
 from mammofed_shared.config.base import Digest, Settings, Slug
 from mammofed_shared.config.tasks import TaskSettings
 
+TASK_ID = r"^[a-z0-9-]{1,32}/r[0-9]{4,6}/v[0-9]{5,8}/[a-z0-9-]{1,32}/(train|evaluate)$"
+"""run/round/visit/site/kind; safe as the name of a folder."""
+
 
 class PayloadReference(Settings):
     """A payload file, by what it holds."""
@@ -23,7 +26,7 @@ class Plan(Settings):
     ``moments_from`` is the task whose optimizer moments the site shall go on from; None: start with fresh ones.
     """
 
-    task_id: str = Field(pattern=r"^[a-z0-9-]+/r\d{4}/v\d{5}/[a-z0-9-]+/(train|evaluate)$")
+    task_id: str = Field(pattern=TASK_ID)
     run: Slug
     round: int = Field(ge=0)
     visit: int = Field(ge=0)

@@ -1,0 +1,46 @@
+"""Workers that do what the state's text says instead of training: for tests of the parent's side of a visit.
+
+They run in a real worker process, behind the real ``worker_entry.run``.
+"""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import SimpleNamespace
+
+from mammofed_shared.errors import RefusalCode
+from mammofed_shared.protocol.plan import Progress
+from mammofed_site import worker_entry
+
+
+def run(folder: str, state: str, out: str, connection: Connection) -> None:
+    """As ``worker_entry.run``, with ``do_visit`` of this module."""
+    worker_entry.HEAVY_MODULE = __name__
+    worker_entry.run(folder, state, out, connection)
+
+
+ENTRY = SimpleNamespace(run=run, HEAVY_MODULE="json")
+"""Takes the place of ``worker_entry`` in ``mammofed_site.visit``."""
+
+
+def do_visit(folder: str, state: str, out: str, report: Callable[[Progress], None]) -> RefusalCode | None:
+    """Behave as the text in the state's file says."""
+    behaviour = Path(state).read_text()
+    (Path(folder) / "pid").write_text(str(os.getpid()))
+    report(Progress(epoch=1, step=2, num_steps=3, loss=0.5, samples_per_s=4.0))
+    if behaviour == "is killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if behaviour == "never ends":
+        time.sleep(600)
+    if behaviour == "has no data":
+        return RefusalCode.NO_DATA
+    if behaviour == "raises":
+        raise RuntimeError("a bug")
+    (Path(out) / "update.safetensors").write_text(behaviour)
+    (Path(out) / "metrics.json").write_text(json.dumps({"num_exams": 10.0, "num_samples": 20.0}))
+    (Path(out) / "moments.safetensors").write_text("moments")
+    return None

@@ -1,0 +1,230 @@
+"""A visit seen from the light parent: its worker ends well, says why not, dies, or is stopped."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import fake_workers
+import pytest
+from federation import make_plan
+from prepared import SMALL, TEXT_ENCODER
+
+from mammofed_shared.config.pretrain import OptimizerSettings, PretrainSettings
+from mammofed_shared.config.site import DatasetSettings, SiteSettings
+from mammofed_shared.errors import RefusalCode, VisitFailed
+from mammofed_shared.protocol.plan import PayloadReference, Plan, Progress
+from mammofed_site import visit
+from mammofed_site.visit import Monitor, VisitCancelled, forget_result, remove_old_visits, run_visit, visit_folder
+
+LONGEST_S = 60.0
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SiteSettings:
+    monkeypatch.setattr(visit, "worker_entry", fake_workers.ENTRY)
+    return SiteSettings(
+        site="mayo",
+        consortium="hospitals",
+        server="127.0.0.1:1",
+        folder=tmp_path / "site",
+        identity=tmp_path / "identity",
+        datasets=(DatasetSettings(name="screening"),),
+        preprocessing=SMALL,
+        text_encoder=TEXT_ENCODER,
+    )
+
+
+def _plan(number: int = 1, digest: str = "0", **changes: object) -> Plan:
+    return make_plan(PayloadReference(digest=digest * 64, size=1), visit=number).model_copy(update=changes)
+
+
+def _do(settings: SiteSettings, plan: Plan, behaviour: str, monitor: Monitor | None = None) -> Path:
+    state = settings.folder / f"{behaviour}.safetensors"
+    state.parent.mkdir(parents=True, exist_ok=True)
+    state.write_text(behaviour)
+    return run_visit(settings, plan, state, monitor or Monitor())
+
+
+def _worker(settings: SiteSettings, plan: Plan) -> int:
+    return int((visit_folder(settings, plan.task_id) / "pid").read_text())
+
+
+def _is_gone(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return True
+
+
+def _until(what: Callable[[], bool]) -> None:
+    end = time.monotonic() + LONGEST_S
+    while not what():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
+
+
+def test_a_visit_gives_its_result_and_says_how_far_it_is(settings: SiteSettings) -> None:
+    monitor = Monitor()
+    result = _do(settings, _plan(), "first", monitor)
+    assert {path.name for path in result.iterdir()} == {"update.safetensors", "metrics.json", "moments.safetensors"}
+    assert monitor.progress == Progress(epoch=1, step=2, num_steps=3, loss=0.5, samples_per_s=4.0)
+    assert not (result.parent / "unfinished").exists()
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "code"),
+    [
+        ("is killed", RefusalCode.WORKER_DIED),
+        ("raises", RefusalCode.WORKER_DIED),
+        ("has no data", RefusalCode.NO_DATA),
+    ],
+)
+def test_a_worker_that_ends_without_an_update_gives_a_code(
+    settings: SiteSettings, behaviour: str, code: RefusalCode
+) -> None:
+    plan = _plan()
+    with pytest.raises(VisitFailed) as caught:
+        _do(settings, plan, behaviour)
+    assert caught.value.code is code
+    assert _is_gone(_worker(settings, plan))
+    assert not (visit_folder(settings, plan.task_id) / "result").exists()
+    assert (_do(settings, plan, "better") / "update.safetensors").read_text() == "better", "asked again, it is done again"
+
+
+def test_a_withdrawn_visit_has_its_worker_killed(settings: SiteSettings) -> None:
+    plan, monitor = _plan(), Monitor()
+
+    def withdraw() -> None:
+        _until(lambda: (visit_folder(settings, plan.task_id) / "pid").exists())
+        monitor.cancelled.set()
+
+    thread = threading.Thread(target=withdraw)
+    thread.start()
+    with pytest.raises(VisitCancelled):
+        _do(settings, plan, "never ends", monitor)
+    thread.join()
+    assert _is_gone(_worker(settings, plan))
+
+
+PARENT = """
+import sys
+from pathlib import Path
+import fake_workers
+from mammofed_shared.config.site import SiteSettings
+from mammofed_shared.protocol.plan import Plan
+from mammofed_site import visit
+
+if __name__ == "__main__":
+    visit.worker_entry = fake_workers.ENTRY
+    settings = SiteSettings.model_validate_json(sys.argv[1])
+    visit.run_visit(settings, Plan.model_validate_json(sys.argv[2]), Path(sys.argv[3]), visit.Monitor())
+"""
+
+
+def test_the_death_of_the_parent_ends_the_worker(settings: SiteSettings, tmp_path: Path) -> None:
+    plan = _plan()
+    (tmp_path / "state").write_text("never ends")
+    (tmp_path / "parent.py").write_text(PARENT)
+    parent = subprocess.Popen(
+        [sys.executable, tmp_path / "parent.py", settings.model_dump_json(), plan.model_dump_json(), tmp_path / "state"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    pid = visit_folder(settings, plan.task_id) / "pid"
+    _until(lambda: pid.exists() and bool(pid.read_text()) and parent.poll() is None)
+    assert not _is_gone(_worker(settings, plan))
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    _until(lambda: _is_gone(_worker(settings, plan)))
+
+
+# ── what is done once ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_visit_that_was_done_is_not_done_again(settings: SiteSettings) -> None:
+    _do(settings, _plan(), "first")
+    assert (_do(settings, _plan(), "second") / "update.safetensors").read_text() == "first"
+
+
+def test_a_visit_whose_update_was_handed_in_is_done_again_when_asked(settings: SiteSettings) -> None:
+    (_do(settings, _plan(), "first") / "update.safetensors").unlink()
+    assert (_do(settings, _plan(), "second") / "update.safetensors").read_text() == "second"
+
+
+@pytest.mark.parametrize("kind", ["train", "evaluate"])
+def test_a_new_run_with_an_old_runs_name_gets_nothing_of_the_old_one(settings: SiteSettings, kind: str) -> None:
+    old = make_plan(PayloadReference(digest="0" * 64, size=1), kind=kind)
+    new = make_plan(PayloadReference(digest="1" * 64, size=1), kind=kind)
+    assert old.task_id == new.task_id
+    _do(settings, old, "old")
+    assert (_do(settings, new, "new") / "update.safetensors").read_text() == "new"
+
+
+def test_a_kill_in_the_new_run_does_not_make_the_old_result_its_own(settings: SiteSettings) -> None:
+    _do(settings, _plan(digest="0"), "old")
+    with pytest.raises(VisitFailed):
+        _do(settings, _plan(digest="1"), "is killed")
+    assert (_do(settings, _plan(digest="1"), "new") / "update.safetensors").read_text() == "new"
+
+
+def test_a_result_that_was_refused_is_not_sent_again(settings: SiteSettings) -> None:
+    plan = _plan()
+    _do(settings, plan, "refused")
+    forget_result(settings, plan.task_id)
+    assert (_do(settings, plan, "better") / "update.safetensors").read_text() == "better"
+
+
+# ── optimizer moments ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _moments(settings: SiteSettings, plan: Plan) -> Path | None:
+    _do(settings, plan, "next")
+    order = visit.VisitOrder.model_validate_json((visit_folder(settings, plan.task_id) / "visit.json").read_text())
+    return order.moments
+
+
+def test_a_visit_goes_on_from_the_moments_that_its_plan_names(settings: SiteSettings) -> None:
+    first = _plan(1)
+    result = _do(settings, first, "first")
+    (result / "update.safetensors").unlink()
+    assert _moments(settings, _plan(2, moments_from=first.task_id)) == result / "moments.safetensors"
+    assert _moments(settings, _plan(3)) is None
+
+
+def test_a_run_that_resets_its_moments_uses_none(settings: SiteSettings) -> None:
+    first = _plan(1)
+    _do(settings, first, "first")
+    task = PretrainSettings(optimizer=OptimizerSettings(state="reset"))
+    assert _moments(settings, _plan(2, moments_from=first.task_id, task=task)) is None
+
+
+def test_moments_that_are_gone_are_said_and_not_waited_for(
+    settings: SiteSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert _moments(settings, _plan(2, moments_from=_plan(1).task_id)) is None
+    assert "starts with fresh ones" in caplog.text
+
+
+def test_old_visits_go_but_not_those_whose_moments_are_needed(settings: SiteSettings) -> None:
+    for number in (1, 2, 3):
+        _do(settings, _plan(number), "first")
+    other = make_plan(PayloadReference(digest="0" * 64, size=1), kind="evaluate")
+    _do(settings, other, "scores")
+    remove_old_visits(settings, _plan(3, moments_from=_plan(2).task_id))
+    left = {path.name for path in (settings.folder / "visits").iterdir()}
+    assert left == {
+        "test_r0001_v00002_mayo_train",
+        "test_r0001_v00003_mayo_train",
+        "test_r0001_v00001_mayo_evaluate",
+    }
+
+
+def test_the_worker_is_told_neither_certificate_nor_address(settings: SiteSettings) -> None:
+    plan = _plan()
+    _do(settings, plan, "first")
+    order = (visit_folder(settings, plan.task_id) / "visit.json").read_text()
+    assert "127.0.0.1" not in order and str(settings.identity) not in order
