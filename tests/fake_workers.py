@@ -23,8 +23,8 @@ def run(folder: str, state: str, out: str, connection: Connection) -> None:
     worker_entry.run(folder, state, out, connection)
 
 
-ENTRY = SimpleNamespace(run=run, HEAVY_MODULE="json")
-"""Takes the place of ``worker_entry`` in ``mammofed_site.visit``."""
+ENTRY = SimpleNamespace(run=run, HEAVY_MODULE="mammofed_site.visit")
+"""Takes the place of ``worker_entry`` in ``mammofed_site.visit``; what is loaded beforehand is light, too."""
 
 
 def do_visit(folder: str, state: str, out: str, report: Callable[[Progress], None]) -> RefusalCode | None:

@@ -8,10 +8,13 @@ import json
 import logging
 import select
 import sys
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import mlflow
+from mlflow.entities import Metric, Param
 from mlflow.tracking import MlflowClient
 
 from mammofed_server.run_state import RunState
@@ -43,8 +46,8 @@ class Tracker:
         found = self._client.get_experiment_by_name(settings.tracking.experiment)
         experiment = found.experiment_id if found else self._client.create_experiment(settings.tracking.experiment)
         run_id = str(self._client.create_run(experiment, run_name=settings.run).info.run_id)
-        for name, value in _flat(settings.model_dump(mode="json", exclude={"server", "tracking"})).items():
-            self._client.log_param(run_id, name, value)
+        flat = _flat(settings.model_dump(mode="json", exclude={"server", "tracking"}))
+        self._client.log_batch(run_id, params=[Param(name, value) for name, value in flat.items()])
         return run_id
 
     def catch_up(self) -> None:
@@ -72,9 +75,10 @@ class Tracker:
             status = "FINISHED" if ending == "finished" else "KILLED"
             self._client.set_terminated(self._state["mlflow_run"], status=status)
 
-    def _log(self, site: str, kind: str, metrics: Any, turn: int) -> None:
-        for name, value in metrics.items():
-            self._client.log_metric(self._state["mlflow_run"], f"{kind}/{site}/{name}", value, step=turn)
+    def _log(self, site: str, kind: str, metrics: Mapping[str, float], turn: int) -> None:
+        now_ms = int(time.time() * 1000)
+        batch = [Metric(f"{kind}/{site}/{name}", value, now_ms, turn) for name, value in metrics.items()]
+        self._client.log_batch(self._state["mlflow_run"], metrics=batch)
 
     def _advance(self, **changes: int) -> None:
         self._state |= changes

@@ -3,7 +3,7 @@
 from mammofed_shared.config.site import SiteSettings
 from mammofed_shared.config.text_encoder import folder_digest
 from mammofed_shared.data.prepared import read_preprocessing
-from mammofed_shared.errors import DataError, RefusalCode, Refused
+from mammofed_shared.errors import ConfigurationError, DataError, RefusalCode, Refused
 from mammofed_shared.protocol.plan import Plan
 
 
@@ -27,7 +27,10 @@ def permit(plan: Plan, settings: SiteSettings) -> None:
                 f"data set {dataset.name} was prepared with other settings than the run asks for: make `preprocessing` "
                 "in the site's YAML equal to the run's and run `site-client preprocess` again",
             )
-    found = folder_digest(settings.text_encoder)
+    try:
+        found = folder_digest(settings.text_encoder)
+    except ConfigurationError as error:
+        raise Refused(RefusalCode.TEXT_ENCODER_MISMATCH, str(error)) from error
     if found != plan.text_encoder:
         raise Refused(
             RefusalCode.TEXT_ENCODER_MISMATCH,

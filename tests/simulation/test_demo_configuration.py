@@ -4,19 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from mammofed_server.schedule import make_schedule
 from mammofed_shared.config.loading import load
 from mammofed_shared.config.run import RunSettings
 from mammofed_shared.config.simulation import SimulationSettings
 from mammofed_shared.config.site import SiteSettings
 from mammofed_shared.errors import ConfigurationError
 from mammofed_simulation.demo import comparisons as module
-from mammofed_simulation.demo.comparisons import POOLED, Comparison, plan_comparisons, result_folder
+from mammofed_simulation.demo.comparisons import POOLED, Comparison, plan_comparisons, result_folder, visits_of
 from mammofed_simulation.demo.configuration import DemoConfigs, write_configs
 from mammofed_simulation.demo.folder import DemoFolder, claim
 from mammofed_simulation.simulate import simulated
 
 ROOT = Path(__file__).parents[2]
+SITES = ("central", "mayo", "emory")
 
 
 @pytest.fixture
@@ -80,9 +80,13 @@ def test_folder_that_no_demo_wrote_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.tex").read_text() == "mine"
 
 
-def epochs_of_a_hospital(run: RunSettings) -> int:
-    visits = [visit for turn in make_schedule(run.schedule, run.training_sites).turns for visit in turn.visits]
-    return sum(visit.epochs * (len(run.sites) - 1 if visit.site == POOLED else 1) for visit in visits)
+def epochs_by_hospital(run: RunSettings) -> dict[str, int]:
+    """Epochs of each hospital's exams; those of pooled data count for every hospital."""
+    epochs = dict.fromkeys(SITES, 0)
+    for visit in visits_of(run):
+        for site in SITES if visit.site == POOLED else [visit.site]:
+            epochs[site] += visit.epochs
+    return epochs
 
 
 def planned(folder: DemoFolder, configs: DemoConfigs, kind: str) -> tuple[RunSettings, list[SiteSettings]]:
@@ -96,14 +100,27 @@ def planned(folder: DemoFolder, configs: DemoConfigs, kind: str) -> tuple[RunSet
     )
 
 
-@pytest.mark.parametrize("kind", ["joint", "pooled", "alone-central", "alone-mayo", "alone-emory"])
-def test_comparison_trains_as_many_epochs_of_a_hospital_as_the_joint_run(
+def test_pooled_data_is_trained_on_as_often_as_in_the_joint_run(folder: DemoFolder, configs: DemoConfigs) -> None:
+    run, _ = planned(folder, configs, POOLED)
+    assert epochs_by_hospital(run) == epochs_by_hospital(configs.run) == dict.fromkeys(SITES, 6)
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_hospital_alone_is_trained_on_as_often_as_in_the_joint_run(
+    folder: DemoFolder, configs: DemoConfigs, site: str
+) -> None:
+    run, _ = planned(folder, configs, f"alone-{site}")
+    assert epochs_by_hospital(run) == dict.fromkeys(SITES, 0) | {site: 6}
+
+
+@pytest.mark.parametrize("kind", ["fedavg", POOLED, "alone-mayo"])
+def test_comparison_is_evaluated_at_its_end_at_every_hospital(
     folder: DemoFolder, configs: DemoConfigs, kind: str
 ) -> None:
     run, _ = planned(folder, configs, kind)
-    assert epochs_of_a_hospital(run) == epochs_of_a_hospital(configs.run) == 18
     assert run.evaluation.when == "end"
-    assert run.evaluation_sites == ("central", "mayo", "emory")
+    assert not run.tracking.enabled
+    assert run.evaluation_sites == SITES
 
 
 def test_pooled_site_holds_all_data_sets_where_the_hospitals_prepared_them(

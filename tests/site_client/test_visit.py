@@ -11,11 +11,11 @@ from pathlib import Path
 
 import fake_workers
 import pytest
+from bare_site import bare_site
 from federation import make_plan
-from prepared import SMALL, TEXT_ENCODER
 
 from mammofed_shared.config.pretrain import OptimizerSettings, PretrainSettings
-from mammofed_shared.config.site import DatasetSettings, SiteSettings
+from mammofed_shared.config.site import SiteSettings
 from mammofed_shared.errors import RefusalCode, VisitFailed
 from mammofed_shared.protocol.plan import PayloadReference, Plan, Progress
 from mammofed_site import visit
@@ -27,16 +27,7 @@ LONGEST_S = 60.0
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SiteSettings:
     monkeypatch.setattr(visit, "worker_entry", fake_workers.ENTRY)
-    return SiteSettings(
-        site="mayo",
-        consortium="hospitals",
-        server="127.0.0.1:1",
-        folder=tmp_path / "site",
-        identity=tmp_path / "identity",
-        datasets=(DatasetSettings(name="screening"),),
-        preprocessing=SMALL,
-        text_encoder=TEXT_ENCODER,
-    )
+    return bare_site(tmp_path / "site")
 
 
 def _plan(number: int = 1, digest: str = "0", **changes: object) -> Plan:
@@ -210,10 +201,9 @@ def test_moments_that_are_gone_are_said_and_not_waited_for(
 
 
 def test_old_visits_go_but_not_those_whose_moments_are_needed(settings: SiteSettings) -> None:
-    for number in (1, 2, 3):
-        _do(settings, _plan(number), "first")
-    other = make_plan(PayloadReference(digest="0" * 64, size=1), kind="evaluate")
-    _do(settings, other, "scores")
+    evaluation = make_plan(PayloadReference(digest="0" * 64, size=1), kind="evaluate")
+    for plan in (_plan(1), _plan(2), _plan(3), evaluation):
+        visit_folder(settings, plan.task_id).mkdir(parents=True)
     remove_old_visits(settings, _plan(3, moments_from=_plan(2).task_id))
     left = {path.name for path in (settings.folder / "visits").iterdir()}
     assert left == {

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from mammofed_server.run_state import RunState
 from mammofed_shared.data.manifest import read_exams
 from mammofed_simulation.demo.baselines import baseline_scores
-from mammofed_simulation.demo.comparisons import FEDAVG_ROUNDS, POOLED, Comparison, epochs_of, result_folder
+from mammofed_simulation.demo.comparisons import FEDAVG_ROUNDS, POOLED, Comparison, result_folder
 from mammofed_simulation.demo.configuration import DemoConfigs
 from mammofed_simulation.demo.folder import DemoFolder
 from mammofed_simulation.demo.population import departure_of, populations_of
@@ -61,20 +61,14 @@ def _entries(
     for item in comparisons:
         result = result_folder(folder, item)
         by_kind.setdefault(item.kind, []).append(last_of(result / "server", sites, result / "sites"))
-    rounds, epochs = configs.run.schedule.rounds, epochs_of(configs.run)
     rows = [
-        (
-            "joint",
-            "joint",
-            f"{rounds} rounds of one visit at each hospital, {epochs} epochs of a hospital in all.",
-        ),
+        ("joint", "joint", f"{configs.run.schedule.rounds} rounds of one visit at each hospital, over mutual TLS."),
         ("fedavg", "FedAvg", f"{FEDAVG_ROUNDS} rounds; every hospital trains an epoch, then their mean by exams."),
-        (
-            POOLED,
-            "pooled data",
-            f"One imagined place with all hospitals' exams, {epochs // len(sites)} epochs; no federation.",
+        (POOLED, "pooled data", "One imagined place with all hospitals' exams and as many steps; no federation."),
+        *(
+            (f"alone-{site}", f"{site} alone", f"{site}'s own exams only, for as many epochs as in the joint run.")
+            for site in sites
         ),
-        *((f"alone-{site}", f"{site} alone", f"{epochs} epochs of {site}'s own exams only.") for site in sites),
     ]
     trained = [Entry(kind=kind, label=label, how=how, runs=tuple(by_kind[kind])) for kind, label, how in rows]
     return (

@@ -145,11 +145,13 @@ def _comparison(results: Results) -> str:
     return section(
         "Beside it",
         paragraph(
-            "Zero-shot AUROC of the last state of each way to a model. Where there is more than one run, other "
-            "seeds gave "
-            "other first weights and other batches on the same patients: the mean is shown, then the lowest and "
-            "highest. "
-            "Two runs are few: differences within these ranges mean nothing."
+            "Zero-shot AUROC of the last state of each way to a model. Where there are two runs, another seed "
+            "gave other "
+            "first weights and other batches on the same patients: the mean is shown, then the lowest and highest. Two "
+            "runs are few: differences within these ranges mean nothing. A hospital alone trains as often as it "
+            "does in "
+            "the joint run, which has three hospitals and so three times the steps; pooled data has as many as "
+            "the joint."
         ),
         f'<div class="pair">{plots}</div>',
         tables,

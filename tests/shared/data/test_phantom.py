@@ -30,7 +30,7 @@ def test_four_views_lie_with_the_chest_wall_on_their_own_side() -> None:
         assert image.shape == (760, 456) and image.dtype == np.float32
         assert image.min() == 0.0 and image.max() <= 1.0
         left, right = (image > 0.1).sum(axis=0)[[5, -6]]
-        assert (left > right) is (side is Laterality.L)
+        assert bool(left > right) is (side is Laterality.L)
 
 
 def test_only_mlo_shows_the_pectoral_muscle() -> None:
