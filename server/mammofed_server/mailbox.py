@@ -20,7 +20,7 @@ from pathlib import Path
 
 from mammofed_shared.config.base import Settings
 from mammofed_shared.errors import PayloadError, ProtocolError, RefusalCode, Refused
-from mammofed_shared.files import fsync_folder, write_whole
+from mammofed_shared.files import fsync_folder, write_all, write_whole
 from mammofed_shared.protocol.payload import Payload
 from mammofed_shared.protocol.plan import TASK_ID, PayloadReference, Plan
 from mammofed_shared.protocol.release import check_metrics, check_tensors
@@ -247,7 +247,7 @@ def _append(part: Path, offset: int, size: int, chunks: Iterable[bytes]) -> str:
             if received > size:
                 raise Refused(RefusalCode.TOO_LARGE, f"{size} bytes announced, more sent")
             sha.update(chunk)
-            file.write(chunk)
+            write_all(file, chunk)
         if received != size:
             raise ProtocolError(f"upload ended after {received} of {size} bytes")
         os.fsync(file.fileno())

@@ -1,5 +1,6 @@
 """What the three commands share: exit codes, errors as one clear line, and `command key.sub=value` without a verb."""
 
+import logging
 import signal
 import sys
 from collections.abc import Callable
@@ -21,6 +22,9 @@ from mammofed_shared.errors import (
     StateError,
     Unreachable,
 )
+from mammofed_shared.log import SAID
+
+logger = logging.getLogger(__name__)
 
 
 class ExitCode(IntEnum):
@@ -74,6 +78,8 @@ def run_command(app: Callable[..., Any]) -> NoReturn:
     except MammofedError as error:
         console.print(f"[red]{type(error).__name__}[/red]: ", end="")
         console.print(str(error), markup=False)
+        if logging.root.handlers:  # else Python would say it on the terminal a second time
+            logger.error("%s: %s", type(error).__name__, error, extra=SAID)
         sys.exit(next((code for kind, code in _CODES if isinstance(error, kind)), ExitCode.UNEXPECTED))
     except (KeyboardInterrupt, click.exceptions.Abort):
         console.print("interrupted; start the same command again to go on")

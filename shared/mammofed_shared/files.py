@@ -1,6 +1,7 @@
 """Writing files whole or not at all, safe against a kill or a power cut at any moment."""
 
 import os
+from io import FileIO
 from pathlib import Path
 
 
@@ -16,6 +17,13 @@ def write_whole(path: Path, data: bytes | str, mode: int = 0o644) -> None:
         os.fsync(file.fileno())
     temporary.replace(path)
     fsync_folder(path.parent)
+
+
+def write_all(file: FileIO, data: bytes | memoryview) -> None:
+    """Write all of ``data`` to an unbuffered file, whose ``write`` may take a part only, as on a full disk."""
+    rest = memoryview(data)
+    while len(rest):
+        rest = rest[file.write(rest) :]
 
 
 def fsync_folder(folder: Path) -> None:

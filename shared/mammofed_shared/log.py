@@ -4,6 +4,9 @@ import logging
 import sys
 from pathlib import Path
 
+SAID = {"said": True}
+"""``extra`` of a record whose words the command itself puts on the terminal: the log's file alone gets it."""
+
 _FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
@@ -14,7 +17,9 @@ def start_logging(file: Path | None = None, *, console: bool = True, level: int 
     """
     handlers: list[logging.Handler] = []
     if console:
-        handlers.append(logging.StreamHandler(sys.stderr))
+        terminal = logging.StreamHandler(sys.stderr)
+        terminal.addFilter(lambda record: not getattr(record, "said", False))
+        handlers.append(terminal)
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch(mode=0o600)

@@ -1,4 +1,8 @@
-"""Why does the coordinator not answer? grpc says only "Socket closed"; a handshake of our own says more."""
+"""Why does the coordinator not answer? grpc says only "Socket closed"; a handshake of our own says more.
+
+A server of grpc sends no TLS alert: it closes the connection on a certificate that it does not accept, and greets (the
+first frame of HTTP/2) on one that it does (grpcio 1.85). The alerts here come from what may stand between the two.
+"""
 
 import socket
 import ssl
@@ -43,10 +47,11 @@ def _handshake(raw: socket.socket, host: str, identity: Identity) -> str:
         chain = Path(folder) / "chain.pem"
         chain.write_bytes(identity.chain_pem)
         context.load_cert_chain(chain, identity.key_path)
+    context.set_alpn_protocols(["h2"])  # without it grpc closes on everybody
     try:
         with context.wrap_socket(raw, server_hostname=host) as tls:
             tls.settimeout(_TIMEOUT_S)
-            tls.recv(1)  # with TLS 1.3 the other side's refusal comes after the handshake
+            greeting = tls.recv(1)  # with TLS 1.3 the other side's refusal comes after the handshake
     except ssl.SSLCertVerificationError as error:
         return (
             f"its certificate was not accepted here ({error.verify_message}): this is another consortium's "
@@ -61,5 +66,11 @@ def _handshake(raw: socket.socket, host: str, identity: Identity) -> str:
     except TimeoutError:
         return "it accepts this site's certificate but does not answer (busy, or starting)"
     except ConnectionError:
-        return "it closes the connection right after this site's certificate: it does not accept it; ask the lead"
-    return "it accepts this site's certificate but closed the call (restarting)"
+        greeting = b""
+    if greeting:
+        return "it accepts this site's certificate but closed the call (restarting)"
+    return (
+        "it closes the connection right after this site's certificate, so it does not accept it: another authority "
+        f"signed it, or it has expired by the coordinator's clock (it is valid until {identity.not_after:%Y-%m-%d %H:%M} "
+        "UTC); ask the lead, or enrol again"
+    )

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import grpc
 
 from mammofed_shared.errors import ProtocolError, RefusalCode, Unreachable
-from mammofed_shared.files import fsync_folder
+from mammofed_shared.files import fsync_folder, write_all
 from mammofed_shared.pki import Identity
 from mammofed_shared.protocol import federation_pb2 as pb
 from mammofed_shared.protocol.plan import Plan, Update
@@ -166,9 +166,10 @@ class Link:
             held = file.tell()
             if held < plan.state.size:
                 for chunk in self._calls["Fetch"](pb.FetchRequest(task_id=plan.task_id, offset=held)):
-                    sha.update(chunk.data)
-                    file.write(chunk.data)
-                    held += len(chunk.data)
+                    data = chunk.data  # protobuf copies the bytes each time that they are asked for
+                    sha.update(data)
+                    write_all(file, data)
+                    held += len(data)
                     if held > plan.state.size:
                         raise ProtocolError("the coordinator sent more than the plan's state")
             os.fsync(file.fileno())

@@ -1,4 +1,4 @@
-"""The yardstick: the same bytes over a bare grpcio stream with the same mutual TLS, hashed and fsynced where they arrive.
+"""The yardstick: the same bytes over a bare grpcio stream, same mutual TLS, hashed and fsynced where they arrive.
 
 No mailbox, no plan, no protobuf, no check, no verdict, and no way to go on after a cut.
 """
@@ -10,12 +10,14 @@ from concurrent import futures
 from pathlib import Path
 from typing import Any
 
-from identities import Consortium  # first: it keeps TLS 1.2 out of this process before grpc is imported
+import mammofed_shared  # noqa: F401  (tls13 must come before the first import of grpc)
 
+# isort: split
+import grpc
+
+from identities import Consortium
 from mammofed_shared.protocol.tls import channel_credentials, server_credentials
 from mammofed_shared.protocol.wire import CHUNK_BYTES, MAX_MESSAGE_BYTES
-
-import grpc  # isort: skip
 
 _SERVICE = "benchmark.Bare"
 _OPTIONS = [

@@ -26,10 +26,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import bare_stream
-from federation import METRICS, coordinator, make_plan
-from identities import Consortium, make_consortium
 from paper_state import paper_tensors, spec_of, tensors_of_about, write_random
 
+from federation import METRICS, coordinator, make_plan
+from identities import Consortium, make_consortium
 from mammofed_shared.protocol import federation_pb2 as pb
 from mammofed_shared.protocol.plan import Plan, Update
 from mammofed_shared.protocol.task_spec import TaskSpec
@@ -172,10 +172,11 @@ def hand_off(transport: str, inputs: Inputs) -> HandOff:
         to_server.recv()
         to_site.send("go")
         down_s, up_s, site_peak = to_site.recv()
+        site.join(LONGEST_S)
         to_server.send("done")
         server_peak = to_server.recv()
+        server.join(LONGEST_S)
         for process in (site, server):
-            process.join(LONGEST_S)
             assert process.exitcode == 0, f"a process of {transport} ended with code {process.exitcode}"
     return HandOff(down_s, up_s, server_peak, site_peak)
 
@@ -186,7 +187,7 @@ def make_inputs(folder: Path, megabytes: float) -> Inputs:
     state, update = folder / "state.safetensors", folder / "update.safetensors"
     plan = make_plan(write_random(state, tensors, seed=1), SITE)
     payload = write_random(update, tensors, seed=2)
-    print(f"{len(tensors)} tensors, {payload.size / 1e6:.1f} MB each way, chunks of {CHUNK_BYTES / 2**20:g} MiB")
+    print(f"{len(tensors)} tensors, {payload.size / 1e6:.1f} MB each way, chunks of {CHUNK_BYTES // 2**10} KiB")
     sent = Update(task_id=plan.task_id, payload=payload, metrics=METRICS)
     return Inputs(make_consortium(folder, [SITE]), plan, spec_of(tensors), state, sent, update)
 

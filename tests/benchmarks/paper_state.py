@@ -105,6 +105,4 @@ def spec_of(tensors: dict[str, Shape]) -> TaskSpec:
 def write_random(path: Path, tensors: dict[str, Shape], seed: int) -> PayloadReference:
     """A payload of these tensors with normally distributed values."""
     random = np.random.default_rng(seed)
-    return write_payload(
-        path, {name: random.standard_normal(shape, np.float32) for name, shape in tensors.items()}
-    )
+    return write_payload(path, {name: random.standard_normal(shape, np.float32) for name, shape in tensors.items()})

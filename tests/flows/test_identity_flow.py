@@ -31,7 +31,8 @@ LONGEST_S = 90
 
 @pytest.fixture(scope="module")
 def consortium(tmp_path_factory: pytest.TempPathFactory) -> Consortium:
-    return make_consortium(tmp_path_factory.mktemp("consortium"), ["mayo", "upmc"])
+    founded = NOW - timedelta(days=3)
+    return make_consortium(tmp_path_factory.mktemp("consortium"), ["mayo", "upmc"], now=founded)
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +179,8 @@ def test_a_foreign_certificate_does_not_come_through(
     consortium: Consortium, strangers: Consortium, server: Coordinator, caplog: pytest.LogCaptureFixture
 ) -> None:
     identity = _unchecked(strangers.sites["mayo"], consortium.site_identity("mayo"))
-    assert "does not know the authority that signed this site's certificate" in _hello(server, identity, caplog)
+    said = _hello(server, identity, caplog)
+    assert "so it does not accept it: another authority signed it" in said
 
 
 def test_an_expired_certificate_does_not_come_through(
@@ -186,7 +188,13 @@ def test_an_expired_certificate_does_not_come_through(
 ) -> None:
     folder = consortium.enrol("mayo", tmp_path / "identity", days=1, now=NOW - timedelta(days=2))
     said = _hello(server, _unchecked(folder, consortium.site_identity("mayo")), caplog)
-    assert "this site's certificate has expired" in said
+    assert "it has expired by the coordinator's clock" in said
+
+
+def test_a_certificate_that_is_right_is_not_blamed(consortium: Consortium, server: Coordinator) -> None:
+    identity = consortium.site_identity("mayo")
+    said = explain_unreachable(f"127.0.0.1:{server.port}", identity, "Socket closed")
+    assert "it accepts this site's certificate" in said
 
 
 def test_upmcs_certificate_cannot_speak_for_mayo(
@@ -201,8 +209,7 @@ def test_upmcs_certificate_cannot_speak_for_mayo(
 
 def test_the_coordinators_own_certificate_is_no_sites(consortium: Consortium, server: Coordinator) -> None:
     link = Link("mayo", f"127.0.0.1:{server.port}", consortium.server_identity())
-    with pytest.raises(Unreachable):
-        link._stopping.set()
+    with pytest.raises(Unreachable, match="expected a site of 'hospitals'"):
         link.hello(1, 1)
     link.close()
 

@@ -3,7 +3,7 @@
 import pytest
 
 from demo_results import some_results
-from mammofed_simulation.demo.results import ALL, Check, Results, check_bar, spread, spread_text
+from mammofed_simulation.demo.results import ALL, Check, Results, check_bar, range_text, spread, spread_text
 
 
 def test_spread_is_mean_lowest_and_highest() -> None:
@@ -18,8 +18,14 @@ def test_a_missing_auroc_leaves_no_spread(values: list[float | None]) -> None:
 
 def test_spread_is_told_as_a_range_only_where_there_are_several_values() -> None:
     assert spread_text((0.981, 0.975, 0.987)) == "0.981 (0.975–0.987)"
-    assert spread_text((0.981, 0.981, 0.981), digits=2) == "0.98"
+    assert spread_text((0.981, 0.981, 0.981)) == "0.981"
     assert spread_text(None) == "–"
+
+
+def test_terminal_has_the_range_alone() -> None:
+    assert range_text((0.981, 0.974, 0.987)) == "0.97–0.99"
+    assert range_text((0.981, 0.979, 0.983)) == "0.98"
+    assert range_text(None) == "–"
 
 
 def test_bar_asks_for_the_figures_of_the_joint_model_and_of_fedavg() -> None:

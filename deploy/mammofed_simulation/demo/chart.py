@@ -80,7 +80,11 @@ def line_chart(
         at = x(mark.at)
         parts.append(
             f'<line x1="{at}" x2="{at}" y1="{top}" y2="{height - bottom}" stroke="{_TEXT}" stroke-dasharray="4 3"/>'
-            + _text(at - 4, height - bottom - 6, mark.word, _TEXT, "end")
+            + (
+                _text(at - 4, height - bottom - 6, mark.word, _TEXT, "end")
+                if 2 * mark.at > last
+                else _text(at + 4, height - bottom - 6, mark.word, _TEXT)
+            )
         )
     parts += [_line(line, x, y) for line in lines]
     parts += _names(lines, y, width - right + 8)

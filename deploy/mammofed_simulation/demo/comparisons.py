@@ -151,8 +151,6 @@ def write_simulation(
             "evaluation": EvaluationSettings(when="end", sites=joint.sites),
             "task": joint.task.model_copy(update={"optimizer": optimizer}),
             "tracking": joint.tracking.model_copy(update={"enabled": False}),  # an MLflow database takes 10 s to make
-            # MLflow holds the joint run; to load it once a comparison would cost the demo half a minute.
-            "tracking": joint.tracking.model_copy(update={"enabled": False}),
         }
     )
     simulation = own / "simulation.yaml"

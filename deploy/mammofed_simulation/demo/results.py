@@ -140,12 +140,20 @@ def spread(values: Iterable[float | None]) -> tuple[float, float, float] | None:
     return (sum(known) / len(known), min(known), max(known)) if known else None
 
 
-def spread_text(found: tuple[float, float, float] | None, digits: int = 3) -> str:
+def spread_text(found: tuple[float, float, float] | None) -> str:
     """``0.981`` of one run, ``0.981 (0.975–0.987)`` of several, ``–`` of none."""
     if found is None:
         return "–"
-    mean, low, high = (f"{value:.{digits}f}" for value in found)
+    mean, low, high = (f"{value:.3f}" for value in found)
     return mean if low == high else f"{mean} ({low}–{high})"
+
+
+def range_text(found: tuple[float, float, float] | None) -> str:
+    """``0.98`` of one run, ``0.97–0.99`` of several, ``–`` of none; short, for a terminal."""
+    if found is None:
+        return "–"
+    _, low, high = (f"{value:.2f}" for value in found)
+    return low if low == high else f"{low}–{high}"
 
 
 def check_bar(points: Sequence[Point], fedavg: Entry, sites: Sequence[str]) -> tuple[Check, ...]:

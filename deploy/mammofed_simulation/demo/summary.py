@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mammofed_simulation.demo.page import NOTICE
-from mammofed_simulation.demo.results import ALL, FINDINGS, Results, spread_text
+from mammofed_simulation.demo.results import ALL, FINDINGS, Results, range_text
 
 
 def print_summary(console: Console, results: Results, paths: Mapping[str, Path]) -> None:
@@ -37,11 +37,12 @@ def print_summary(console: Console, results: Results, paths: Mapping[str, Path])
 
 
 def _comparison(results: Results, finding: str) -> Table:
-    title = f"{finding.capitalize()}: zero-shot AUROC on held-out exams; mean (lowest–highest) over seeds"
-    table = Table("model", title=title, title_justify="left")
+    title = f"{finding.capitalize()}: zero-shot AUROC on held-out exams; over seeds: lowest–highest"
+    table = Table(title=title, title_justify="left")
+    table.add_column("model", no_wrap=True)
     for place in (*results.sites, ALL):
         table.add_column(place, justify="right", no_wrap=True)
     for entry in results.entries:
-        places = (spread_text(entry.spread(finding, place), digits=2) for place in (*results.sites, ALL))
+        places = (range_text(entry.spread(finding, place)) for place in (*results.sites, ALL))
         table.add_row(entry.label, *places, style="bold" if entry.kind == "joint" else "")
     return table

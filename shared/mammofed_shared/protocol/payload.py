@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mammofed_shared.errors import PayloadError
-from mammofed_shared.files import fsync_folder
+from mammofed_shared.files import fsync_folder, write_all
 from mammofed_shared.protocol.plan import PayloadReference
 
 MAX_HEADER_BYTES = 16 * 2**20
@@ -109,8 +109,7 @@ class PayloadWriter:
     def _put(self, data: memoryview) -> None:
         self._sha.update(data)
         self._size += len(data)
-        while len(data):
-            data = data[self._file.write(data) :]
+        write_all(self._file, data)
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         try:
@@ -175,6 +174,21 @@ class Payload:
         count = (entry.end - entry.start) // dtype.itemsize
         flat = np.frombuffer(self._map, dtype, count, self._data_start + entry.start)
         return flat.reshape(entry.shape)
+
+    def blocks(self, name: str, num_values: int) -> Iterator[NDArray[Any]]:
+        """A tensor's values in order, as flat views of at most ``num_values``, each to be used before the next.
+
+        The pages of a block that was used are given back, for mapped pages count as this process's memory: reading
+        the paper's state through by ``payload[name]`` left 716 MB resident, by blocks of 4 MiB at most 4 MiB.
+        """
+        flat = self[name].reshape(-1)
+        begin = self._data_start + self.entries[name].start
+        for start in range(0, flat.size, num_values):
+            block = flat[start : start + num_values]
+            yield block
+            first = begin + start * flat.itemsize
+            page = first - first % mmap.PAGESIZE
+            self._map.madvise(mmap.MADV_DONTNEED, page, first + block.nbytes - page)
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -44,10 +44,8 @@ def check_tensors(update: Payload, expected: Mapping[str, tuple[str, tuple[int, 
 
 
 def _is_finite(update: Payload, name: str) -> bool:
-    flat = update[name].reshape(-1)
     dtype = update.entries[name].dtype
-    for start in range(0, flat.size, _FINITE_BLOCK):
-        block = flat[start : start + _FINITE_BLOCK]
+    for block in update.blocks(name, _FINITE_BLOCK):
         if dtype == "BF16":  # its bits: all ones in the exponent are an infinity or NaN
             if bool(np.any((block & 0x7F80) == 0x7F80)):
                 return False

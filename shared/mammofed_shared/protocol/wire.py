@@ -16,8 +16,9 @@ SOFTWARE_CONTRACT = "mammofed-1"
 """Changes whenever two versions of the code could compute different weights from the same plan."""
 
 SERVICE = "mammofed.federation.v1.Federation"
-CHUNK_BYTES = 2**20
-"""Bytes of one chunk; chosen in tests/benchmarks/exchange.py."""
+CHUNK_BYTES = 252 * 2**10
+"""Bytes of one chunk. A message stays under 256 KiB: protobuf's encoder doubles its buffer, and beyond that size writes
+each message into freshly mapped memory (2.9 ms CPU for one of 1 MiB, 0.02 ms for one of 252 KiB)."""
 MAX_MESSAGE_BYTES = 4 * 2**20
 LONG_POLL_S = 20
 

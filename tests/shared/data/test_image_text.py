@@ -92,7 +92,7 @@ def test_fewer_than_two_exams_are_no_data(tmp_path: Path) -> None:
     samples = breast_samples([exam(images, report=REPORT)], Split.TRAIN)
     assert len(samples) == 2
 
-    with pytest.raises(VisitFailed, match="NO_DATA.*found 1"):
+    with pytest.raises(VisitFailed, match=r"NO_DATA.*found 1"):
         require_training_data(samples)
 
 

@@ -69,9 +69,7 @@ def test_findings_do_not_depend_on_each_other() -> None:
     for patient in range(5):
         both = [found for found in phantom_exam(7, patient, ALL).findings if found.kind == "mass"]
         alone = list(phantom_exam(7, patient, masses_only).findings)
-        assert [(f.laterality, f.subtype, f.depth) for f in both] == [
-            (f.laterality, f.subtype, f.depth) for f in alone
-        ]
+        assert [(f.laterality, f.subtype, f.depth) for f in both] == [(f.laterality, f.subtype, f.depth) for f in alone]
 
 
 def test_findings_and_density_stay_with_the_patient_over_her_exams() -> None:

@@ -63,9 +63,7 @@ def test_paper_variant_is_the_sum_of_all_ordered_pairs_with_text_pairs_halved() 
     weights = {pair: 0.5 if {pair[0], pair[4]} == {"T"} else 1.0 for pair in case["pair_ce"]}
     expected = sum(weights[pair] * value for pair, value in case["pair_ce"].items())
     assert loss.total.item() == pytest.approx(expected, rel=2e-5)
-    assert loss.total.item() == pytest.approx(
-        float(loss.image_text + loss.image_image + loss.text_text), rel=1e-6
-    )
+    assert loss.total.item() == pytest.approx(float(loss.image_text + loss.image_image + loss.text_text), rel=1e-6)
 
 
 def test_gradients_equal_the_released_code() -> None:

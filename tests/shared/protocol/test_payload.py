@@ -214,3 +214,27 @@ def test_a_huge_header_is_refused_before_it_is_read(tmp_path: Path) -> None:
         file.truncate(8 + length)  # sparse: no disk is used
     with pytest.raises(PayloadError, match="beyond the file or the limit"):
         Payload(tmp_path / "file")
+
+
+@pytest.mark.parametrize("num_values", [1, 3, 7, 100])
+def test_blocks_give_every_value_in_order(tmp_path: Path, num_values: int) -> None:
+    arrays = {"a": np.arange(7, dtype=np.float64).reshape(7, 1), "b": np.arange(20, 25, dtype=np.uint8)}
+    write_payload(tmp_path / "ours", {**arrays, "none": np.zeros(0, np.float32)})
+    with Payload(tmp_path / "ours") as payload:
+        for name, array in arrays.items():
+            blocks = [block.copy() for block in payload.blocks(name, num_values)]
+            assert max(block.size for block in blocks) <= num_values
+            assert np.concatenate(blocks).tolist() == array.reshape(-1).tolist()
+        assert list(payload.blocks("none", num_values)) == []
+
+
+def test_reading_by_blocks_leaves_no_pages_of_the_file_behind(tmp_path: Path) -> None:
+    def resident() -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssFile:"))
+
+    write_payload(tmp_path / "ours", {"large": np.ones(2**22, np.float32)})
+    with Payload(tmp_path / "ours") as payload:
+        before = resident()
+        assert sum(float(block.sum()) for block in payload.blocks("large", 2**18)) == 2**22
+        assert resident() - before < 4 * 2**20, "of 16 MiB"

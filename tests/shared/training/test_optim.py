@@ -99,5 +99,5 @@ def test_moments_of_another_model_are_refused(tmp_path: Path) -> None:
     save_moments(tmp_path / "moments.safetensors", model, optimizer)
     other = nn.Linear(4, 3)
 
-    with pytest.raises(VisitFailed, match="SETTINGS.*first/weight"):
+    with pytest.raises(VisitFailed, match=r"SETTINGS.*first/weight"):
         load_moments(tmp_path / "moments.safetensors", other, make_adamw(other, 0.1))

@@ -3,13 +3,13 @@
 import csv
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from prepared import SMALL, TEXT_ENCODER, prepare_dataset
 
 from mammofed_shared.config.pretrain import PretrainSettings
 from mammofed_shared.config.tasks import TASKS
@@ -20,6 +20,7 @@ from mammofed_shared.exam import Exam, Split
 from mammofed_shared.protocol.payload import Payload, reference_of
 from mammofed_shared.protocol.plan import Plan, Progress
 from mammofed_shared.training.visit import evaluate_visit, initial_state, train_visit, visit_seed
+from prepared import SMALL, TEXT_ENCODER, prepare_dataset
 
 TASK = PretrainSettings.model_validate(
     {
@@ -152,9 +153,10 @@ def test_a_visit_repeated_in_a_fresh_process_gives_the_same_bytes(tmp_path: Path
         }
         arguments = json.dumps({key: str(value) for key, value in where.items()})
         paths = [path for path in sys.path if path]
-        subprocess.run(
-            [sys.executable, "-c", f"import sys; sys.path[:0] = {paths!r}\n{IN_A_FRESH_PROCESS}", arguments], check=True
-        )
+        code = f"import sys; sys.path[:0] = {paths!r}\n{IN_A_FRESH_PROCESS}"
+        # Threads that sleep while they wait: on a busy machine, ones that spin take minutes for seconds.
+        environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
+        subprocess.run([sys.executable, "-c", code, arguments], check=True, env=environment)
         files = ("update.safetensors", "moments.safetensors", "metrics.json")
         digests.append([sha(tmp_path / name / file) for file in files])
 
@@ -239,7 +241,7 @@ def test_an_evaluation_gives_numbers_and_keeps_scores_apart(tmp_path: Path, exam
     assert metrics["num_positive/mass"] == sum(exam.labels["mass"] for exam in tested)
     # The untrained small CNN gives every image the same vector.
     assert metrics["auroc/mass"] == 0.5
-    rows = list(csv.DictReader((tmp_path / "scores.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "scores.csv").read_text().splitlines()))
     assert len(rows) == 2 * len(tested)
     assert {row["exam"] for row in rows} == {exam.exam for exam in tested}
     assert {path.name for path in tmp_path.iterdir()} == {"metrics.json", "scores.csv"}
