@@ -21,7 +21,7 @@ from mammofed_server.grid import FileGrid
 from mammofed_server.run_state import RunState
 from mammofed_shared.config.run import RunSettings
 from mammofed_shared.config.site import SiteSettings
-from mammofed_shared.errors import ConfigurationError, PayloadError, RefusalCode, Refused, RunEnded
+from mammofed_shared.errors import ConfigurationError, PayloadError, RefusalCode, Refused, RunStopped
 from mammofed_shared.protocol.flower import plan_message, plan_of, refusal_reply, update_reply
 from mammofed_shared.protocol.task_spec import TaskSpec
 from mammofed_simulation.ray_edge import TENSORS, edge_app, take_in, to_arrays
@@ -105,7 +105,7 @@ class RayGrid(FileGrid):
         """Have all visits done and wait for them, however long they take.
 
         Raises:
-            RunEnded: the engine was stopped meanwhile.
+            RunStopped: the engine was stopped meanwhile, or lost a process that plays a site.
         """
         asked = list(messages)
         replies = self._ask([self._carried(message) for message in asked])
@@ -126,7 +126,7 @@ class RayGrid(FileGrid):
         replies = self._ask([Message(RecordDict(), node, MessageType.QUERY, ttl=_TTL_S) for node in nodes])
         failed = [reply.error.reason for reply in replies if reply.has_error()]
         if failed:
-            raise RunEnded(f"a node of Flower's simulation engine cannot play its site: {failed[0]}")
+            raise RunStopped(f"a node of Flower's simulation engine cannot play its site: {failed[0]}")
         return {str(reply.content["site"]["name"]): reply.metadata.src_node_id for reply in replies}
 
     def _carried(self, message: Message) -> Message:
@@ -151,13 +151,13 @@ class RayGrid(FileGrid):
 
     def _wait(self) -> None:
         if self._stopped.wait(_LOOK_AGAIN_S):
-            raise RunEnded("Flower's simulation engine was stopped; start the same command again to go on")
+            raise RunStopped("Flower's simulation engine was stopped; start the same command again to go on")
 
     def _reply(self, message: Message, reply: Message) -> Message:
         """The engine's reply as the reply to the coordinator's message, with the weights in a file."""
         plan, _ = plan_of(message)
         if reply.has_error():
-            return refusal_reply(message, _code_of(reply.error))
+            return refusal_reply(message, _code_of(reply.error, plan.site))
         try:
             update, path = take_in(reply, self._task_folder(plan.task_id) / "update.safetensors")
             check_arrival(plan, update, path, self._spec)
@@ -167,6 +167,17 @@ class RayGrid(FileGrid):
         return update_reply(message, update, path)
 
 
-def _code_of(error: Error) -> RefusalCode:
-    """The site's own code; an error of the engine (its codes overlap ours) means that the site's process failed."""
-    return RefusalCode.__members__.get(error.reason or "", RefusalCode.WORKER_DIED)
+def _code_of(error: Error, site: str) -> RefusalCode:
+    """The code that the site gave; only that is a failed visit.
+
+    Raises:
+        RunStopped: the error is the engine's, whose numbers overlap ours: it lost the process that plays the site, as
+            happens when the engine is stopped. Nothing is known of the visit then, and a new start does it again.
+    """
+    code = RefusalCode.__members__.get(error.reason or "")
+    if code is None:
+        raise RunStopped(
+            f"Flower's simulation engine (its error {error.code}) lost the process of site {site}; the lines above say "
+            "why. Start the same command again to go on."
+        )
+    return code

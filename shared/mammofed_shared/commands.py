@@ -74,7 +74,11 @@ def run_command(app: Callable[..., Any]) -> NoReturn:
     signal.signal(signal.SIGTERM, _interrupt)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)  # typer does not raise but return the code of an Exit, and that of Ctrl-C
+        if code == ExitCode.INTERRUPTED:
+            raise KeyboardInterrupt
+        if isinstance(code, int):
+            raise click.exceptions.Exit(code)
     except MammofedError as error:
         console.print(f"[red]{type(error).__name__}[/red]: ", end="")
         console.print(str(error), markup=False)

@@ -1,6 +1,6 @@
 """Memory of both parents while they wait: a real `fl-server` whose run has begun, a real `site-client` connected to it.
 
-    .venv/bin/python tests/benchmarks/idle_memory.py [--seconds 5]
+    .venv/bin/python tests/benchmarks/idle_memory.py [--seconds 20]
 
 The run lists two sites and is paused, so no visit begins; the commands are started as a person starts them. Printed
 for each process: RSS, and PSS, which counts a page that several processes share once; then what it has loaded of the
@@ -8,7 +8,6 @@ heavy libraries. The site's forkserver, from which workers are forked, holds tor
 """
 
 import argparse
-import os
 import signal
 import socket
 import subprocess
@@ -108,7 +107,7 @@ def _children(pid: int) -> list[int]:
 def main() -> None:
     """Start both commands, let them settle, print, and stop them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=5.0, help="how long both are left alone before the look")
+    parser.add_argument("--seconds", type=float, default=20.0, help="how long both are left alone before the look")
     seconds = parser.parse_args().seconds
     processes: list[subprocess.Popen[bytes]] = []
     with tempfile.TemporaryDirectory(prefix="mammofed-idle-") as name:

@@ -16,7 +16,7 @@ from flwr.supercore import telemetry
 from federation import METRICS, SMALL_SPEC, make_plan, small_state
 from mammofed_shared.config.run import RunSettings
 from mammofed_shared.config.site import DatasetSettings, SiteSettings
-from mammofed_shared.errors import ConfigurationError, PayloadError, RefusalCode, RunEnded
+from mammofed_shared.errors import ConfigurationError, PayloadError, RefusalCode, RunStopped
 from mammofed_shared.protocol.flower import become_flower_task, plan_message, plan_of, update_of, update_reply
 from mammofed_shared.protocol.payload import Payload, PayloadWriter, reference_of, write_payload
 from mammofed_shared.protocol.plan import PayloadReference, Plan, Update
@@ -314,10 +314,17 @@ def test_a_state_that_is_not_the_plans_never_reaches_the_site(
     assert trained == []
 
 
-def test_an_error_of_the_engine_is_not_taken_for_a_code_of_the_site(tmp_path: Path, sites: list[SiteSettings]) -> None:
-    raised = Error(code=2, reason="<class 'ray.exceptions.ActorDiedError'>")
-    assert RefusalCode(raised.code) is RefusalCode.TENSOR_NAMES, "Flower's numbers overlap ours"
-    grid = _grid(tmp_path, Engine(edge_app(sites), fails_with=raised))
+def test_an_error_of_the_engine_ends_the_run_and_is_no_failed_visit(tmp_path: Path, sites: list[SiteSettings]) -> None:
+    died = Error(code=2, reason="<class 'ray.exceptions.ActorDiedError'>")
+    assert RefusalCode(died.code) is RefusalCode.TENSOR_NAMES, "Flower's numbers overlap ours"
+    grid = _grid(tmp_path, Engine(edge_app(sites), fails_with=died))
+    with pytest.raises(RunStopped, match="site mayo"):
+        grid.send_and_receive([_plan_message(tmp_path, grid)])
+
+
+def test_a_code_of_the_site_is_a_failed_visit(tmp_path: Path, sites: list[SiteSettings]) -> None:
+    refused = Error(code=RefusalCode.WORKER_DIED.value, reason=RefusalCode.WORKER_DIED.name)
+    grid = _grid(tmp_path, Engine(edge_app(sites), fails_with=refused))
     (reply,) = grid.send_and_receive([_plan_message(tmp_path, grid)])
     assert RefusalCode(reply.error.code) is RefusalCode.WORKER_DIED
 
@@ -326,7 +333,7 @@ def test_a_stopped_engine_ends_the_wait_for_replies(tmp_path: Path, sites: list[
     stopped = threading.Event()
     stopped.set()
     become_flower_task()
-    with pytest.raises(RunEnded, match="go on"):
+    with pytest.raises(RunStopped, match="go on"):
         RayGrid(("central", "mayo"), SMALL_SPEC, tmp_path, Engine(edge_app(sites), nodes=()), stopped)  # type: ignore[arg-type]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers.models.modernbert.modeling_modernbert  # noqa: F401  loaded once, before workers are forked (0.7 s)
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
