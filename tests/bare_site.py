@@ -24,7 +24,7 @@ def bare_site(
         text_encoder=TEXT_ENCODER,
     )
     prepared = settings.prepared_folder(settings.datasets[0])
-    prepared.mkdir(parents=True)
+    prepared.mkdir(parents=True, exist_ok=True)
     (prepared / PREPROCESSING_FILE).write_text(SMALL.model_dump_json())
     write_counts(prepared, {Split.TRAIN: 8, Split.TEST: 6})
     return settings

@@ -1,10 +1,12 @@
-"""Workers that do what the state's text says instead of training: for tests of the parent's side of a visit.
+"""Workers that do what a text says instead of training: for tests of the parent's side of a visit.
 
-They run in a real worker process, behind the real ``worker_entry.run``.
+They run in a real worker process, behind the real ``worker_entry.run``. The text is that of the file `behaviour` in the
+site's folder, else the state's. As a command, ``fake_workers.py ARGS…`` is `site-client ARGS…` with such workers.
 """
 
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -14,7 +16,7 @@ from types import SimpleNamespace
 
 from mammofed_shared.errors import RefusalCode
 from mammofed_shared.protocol.plan import Progress
-from mammofed_site import worker_entry
+from mammofed_site import cli, visit, worker_entry
 
 
 def run(folder: str, state: str, out: str, connection: Connection) -> None:
@@ -29,7 +31,8 @@ ENTRY = SimpleNamespace(run=run, HEAVY_MODULE="mammofed_site.visit")
 
 def do_visit(folder: str, state: str, out: str, report: Callable[[Progress], None]) -> RefusalCode | None:
     """Behave as the text in the state's file says."""
-    behaviour = Path(state).read_text()
+    said = Path(folder).parents[1] / "behaviour"
+    behaviour = said.read_text() if said.exists() else Path(state).read_text()
     (Path(folder) / "pid").write_text(str(os.getpid()))
     report(Progress(epoch=1, step=2, num_steps=3, loss=0.5, samples_per_s=4.0))
     if behaviour == "is killed":
@@ -40,7 +43,17 @@ def do_visit(folder: str, state: str, out: str, report: Callable[[Progress], Non
         return RefusalCode.NO_DATA
     if behaviour == "raises":
         raise RuntimeError("a bug")
-    (Path(out) / "update.safetensors").write_text(behaviour)
+    if behaviour == "gives back what came":
+        shutil.copyfile(state, Path(out) / "update.safetensors")
+    else:
+        (Path(out) / "update.safetensors").write_text(behaviour)
     (Path(out) / "metrics.json").write_text(json.dumps({"num_exams": 10.0, "num_samples": 20.0}))
     (Path(out) / "moments.safetensors").write_text("moments")
     return None
+
+
+if __name__ == "__main__":
+    import fake_workers
+
+    visit.worker_entry = fake_workers.ENTRY  # type: ignore[assignment]
+    cli.main()

@@ -1,11 +1,15 @@
 """The researcher's command: `fl-simulate`."""
 
+import logging
+import os
+import sys
+import threading
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mammofed_shared.commands import run_command
+from mammofed_shared.commands import ExitCode, run_command
 from mammofed_shared.config.loading import load
 from mammofed_shared.config.run import RunSettings
 from mammofed_shared.config.simulation import SimulationSettings
@@ -51,7 +55,20 @@ def run(
 
 def main() -> None:
     """Entry point of `fl-simulate`."""
-    run_command(app)
+    try:
+        run_command(app)
+    except SystemExit as ended:
+        _end_although_threads_wait(ended)
+        raise
+
+
+def _end_although_threads_wait(ended: SystemExit) -> None:
+    """After Ctrl-C, a thread of Flower's engine can wait in Ray for ever, and Python at its end for that thread."""
+    if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(ended.code if isinstance(ended.code, int) else ExitCode.UNEXPECTED)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The exchanged tensors of the `paper` preset, by name and shape: 178.8 M fp32 values, written down without torch.
+"""The exchanged tensors of the `paper` preset, by name and shape: 178.8 M fp32 parameters, written down without torch.
 
-The image encoder is tf_efficientnet_b5 (39 inverted-residual blocks; He's batch norm buffers travel too), the text
-encoder ModernBERT-base (22 layers). Names are ours; counts and sizes are what a transfer feels.
+The image encoder is tf_efficientnet_b5 (39 inverted-residual blocks, and 0.17 M running statistics of batch norm), the
+text encoder ModernBERT-base (22 layers). Names are ours; counts and sizes are what a transfer feels.
 """
 
 from collections.abc import Iterator

@@ -273,7 +273,7 @@ def _draw_mass(
     if subtype == "spiculated":
         outline = outline + 0.10 * np.sin(14 * angle + phase[1])
     softness = {"circumscribed": 0.05, "spiculated": 0.07, "obscured": 0.16}[subtype]
-    contrast = {"circumscribed": 0.36, "spiculated": 0.38, "obscured": 0.32}[subtype]
+    contrast = {"circumscribed": 0.46, "spiculated": 0.48, "obscured": 0.42}[subtype]
     distance = np.sqrt(y**2 + x**2) / radius
     patch += (contrast / (1 + np.exp(np.clip((distance - outline) / softness, -30, 30)))).astype(np.float32)
 
