@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from prepared import SMALL, TEXT_ENCODER
-
 from mammofed_shared.config.site import DatasetSettings, SiteSettings
 from mammofed_shared.data.prepared import PREPROCESSING_FILE, write_counts
 from mammofed_shared.exam import Split
+from prepared import SMALL, TEXT_ENCODER
 
 
 def bare_site(

@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from federation import SMALL_SPEC, small_state
-from prepared import SMALL, TEXT_ENCODER
-
 from mammofed_server.run_state import RunRecord, RunState
 from mammofed_shared.config.run import RunSettings
 from mammofed_shared.config.text_encoder import folder_digest
+from prepared import SMALL, TEXT_ENCODER
 
 
 def small_run_settings(folder: Path, **replaced: Any) -> RunSettings:

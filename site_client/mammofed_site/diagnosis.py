@@ -71,6 +71,6 @@ def _handshake(raw: socket.socket, host: str, identity: Identity) -> str:
         return "it accepts this site's certificate but closed the call (restarting)"
     return (
         "it closes the connection right after this site's certificate, so it does not accept it: another authority "
-        f"signed it, or it has expired by the coordinator's clock (it is valid until {identity.not_after:%Y-%m-%d %H:%M} "
-        "UTC); ask the lead, or enrol again"
+        f"signed it, or it has expired by the coordinator's clock (it is valid until "
+        f"{identity.not_after:%Y-%m-%d %H:%M} UTC); ask the lead, or enrol again"
     )

@@ -15,10 +15,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+
 from bare_site import bare_site
 from federation import Coordinator, coordinator
 from identities import Consortium, make_consortium
-
 from mammofed_shared.commands import ExitCode
 from mammofed_shared.errors import Unreachable
 from mammofed_shared.pki import Identity, load_identity
@@ -112,7 +112,9 @@ def _upmcs(folder: Path, consortium: Consortium, strangers: Consortium) -> Path:
         pytest.param(_expired, "the certificate of site mayo has expired", id="expired"),
         pytest.param(_foreign, "the certificate of site mayo is foreign", id="foreign"),
         pytest.param(_wrong, "certificate.pem", id="of another key"),
-        pytest.param(_upmcs, "it is for spiffe://hospitals/site/upmc, expected spiffe://hospitals/site/mayo", id="upmc's"),
+        pytest.param(
+            _upmcs, "it is for spiffe://hospitals/site/upmc, expected spiffe://hospitals/site/mayo", id="upmc's"
+        ),
     ],
 )
 def test_a_wrong_certificate_ends_the_site_before_it_connects(

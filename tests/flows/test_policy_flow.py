@@ -9,16 +9,15 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import fake_workers
 import numpy as np
 import pytest
-from bare_site import bare_site
-from federation import METRICS, SMALL_SPEC, small_state
 from flwr.app import Context, Message, RecordDict
-from identities import make_consortium
-from runs import begin_small_run, small_run_settings
 from typer.testing import CliRunner
 
+import fake_workers
+from bare_site import bare_site
+from federation import METRICS, SMALL_SPEC, small_state
+from identities import make_consortium
 from mammofed_server import cli
 from mammofed_server.app import app as server_app
 from mammofed_server.control import Control
@@ -34,6 +33,7 @@ from mammofed_shared.protocol.payload import Payload
 from mammofed_shared.protocol.plan import Update
 from mammofed_simulation import simulate as simulation
 from mammofed_simulation.simulate import simulate
+from runs import begin_small_run, small_run_settings
 
 LONGEST_S = 90.0
 NAN = {"layer.weight": np.full((4, 3), np.nan, np.float32)}
@@ -217,7 +217,9 @@ def test_a_run_is_paused_resumed_and_cancelled_by_the_lead(tmp_path: Path) -> No
         say("resume")
         _until(lambda: run.last_turn() >= 2)
         behaviour.write_text("never ends")
-        _until(lambda: read_status(run.folder).sites[0].state == "training" and read_status(run.folder).sites[0].step == 2)
+        _until(
+            lambda: read_status(run.folder).sites[0].state == "training" and read_status(run.folder).sites[0].step == 2
+        )
         say("cancel")
         assert server.wait(LONGEST_S) == ExitCode.CANCELLED, (tmp_path / "server.out").read_text()
         assert site.wait(LONGEST_S) == ExitCode.CANCELLED, (tmp_path / "mayo.out").read_text()

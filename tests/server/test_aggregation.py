@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from federation import SMALL_SPEC
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
 
+from federation import SMALL_SPEC
 from mammofed_server import aggregation
 from mammofed_server.aggregation import weighted_mean
 from mammofed_server.control import Control

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from prepared import TEXT_ENCODER
-from runs import begin_small_run, small_run_settings
 
 from mammofed_server import export
 from mammofed_server.export import export_checkpoint
@@ -17,6 +15,8 @@ from mammofed_shared.checkpoint import STATE_FILE
 from mammofed_shared.config.text_encoder import folder_digest
 from mammofed_shared.errors import CheckpointError, StateError
 from mammofed_shared.protocol.payload import Payload, reference_of
+from prepared import TEXT_ENCODER
+from runs import begin_small_run, small_run_settings
 
 TASK = {
     "name": "pretrain",

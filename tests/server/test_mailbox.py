@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from federation import METRICS, SMALL_SPEC, make_plan, small_state
 
+from federation import METRICS, SMALL_SPEC, make_plan, small_state
 from mammofed_server import mailbox as mailbox_module
 from mammofed_server.mailbox import Mailbox, Outcome, RestartUpload, Upload
 from mammofed_shared.errors import ProtocolError, RefusalCode

@@ -3,14 +3,14 @@
 from pathlib import Path
 
 import pytest
-from federation import METRICS, small_state
-from runs import begin_small_run, small_run_settings
 
+from federation import METRICS, small_state
 from mammofed_server import run_state
 from mammofed_server.run_state import EvaluationRecord, RunState
 from mammofed_shared.checkpoint import Contribution, Failure
 from mammofed_shared.errors import CheckpointError, StateError
 from mammofed_shared.protocol.payload import reference_of
+from runs import begin_small_run, small_run_settings
 
 TASKS = ["test/r0001/v00001/central/train", "test/r0001/v00002/mayo/train", "test/r0002/v00003/central/train"]
 

@@ -76,3 +76,15 @@ def test_visits_are_numbered_through_and_named_apart(kind: str) -> None:
 def test_a_schedule_is_the_same_after_a_restart() -> None:
     settings = ScheduleSettings(kind="fedavg", rounds=3)
     assert make_schedule(settings, SITES) == make_schedule(settings, SITES)
+
+
+def test_each_visit_of_a_round_may_have_its_own_number_of_epochs() -> None:
+    schedule = make_schedule(ScheduleSettings(rounds=2, epochs=(2, 1)), ("central", "mayo"))
+    visits = [turn.visits[0] for turn in schedule.turns]
+    assert [(visit.site, visit.epochs, visit.epochs_before) for visit in visits] == [
+        ("central", 2, 0),
+        ("mayo", 1, 2),
+        ("central", 2, 3),
+        ("mayo", 1, 5),
+    ]
+    assert schedule.epochs_total == 6

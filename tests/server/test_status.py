@@ -4,10 +4,9 @@ import math
 from pathlib import Path
 
 import pytest
-from federation import METRICS, small_state
 from rich.console import Console
-from runs import begin_small_run
 
+from federation import METRICS, small_state
 from mammofed_server import sites, status
 from mammofed_server.run_state import EvaluationRecord, RunState
 from mammofed_server.sites import SiteBoard
@@ -15,6 +14,7 @@ from mammofed_server.status import StatusWriter, read_status, status_table
 from mammofed_shared.checkpoint import Contribution, Failure
 from mammofed_shared.errors import StateError
 from mammofed_shared.protocol import federation_pb2 as pb
+from runs import begin_small_run
 
 TASK = "test/r0002/v00003/mayo/train"
 
@@ -62,7 +62,15 @@ def test_the_table_shows_site_state_round_step_loss_and_speed(run: RunState, boa
     assert (mayo.step, mayo.num_steps, mayo.loss, mayo.samples_per_s) == (3, 12, 1.5, 12.0)
     assert mayo.num_training_exams == 150
     row = next(line for line in _text(read).splitlines() if " mayo " in line)
-    assert [cell.strip() for cell in row.split("│")[1:-1]][:7] == ["mayo", "training", "2/3", "3/12", "75%", "1.500", "12.0"]
+    assert [cell.strip() for cell in row.split("│")[1:-1]][:7] == [
+        "mayo",
+        "training",
+        "2/3",
+        "3/12",
+        "75%",
+        "1.500",
+        "12.0",
+    ]
     assert "not connected" in _text(read) and "never" in _text(read), "central has not called"
 
 

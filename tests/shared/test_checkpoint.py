@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
-from runs import begin_small_run
 
 from mammofed_shared import checkpoint
 from mammofed_shared.checkpoint import MANIFEST_FILE, STATE_FILE, read_checkpoint, read_manifest, write_checkpoint
 from mammofed_shared.errors import CheckpointError
 from mammofed_shared.protocol.payload import reference_of
 from mammofed_shared.protocol.plan import PayloadReference
+from runs import begin_small_run
 
 
 class Killed(Exception):

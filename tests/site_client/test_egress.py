@@ -3,14 +3,13 @@
 import json
 from pathlib import Path
 
-import fake_workers
 import numpy as np
 import pytest
+from flwr.app import Context, Message, RecordDict
+
+import fake_workers
 from bare_site import bare_site
 from federation import METRICS, make_plan, small_state
-from flwr.app import Context, Message, RecordDict
-from prepared import SMALL, TEXT_ENCODER
-
 from mammofed_shared.config.site import SiteSettings
 from mammofed_shared.config.text_encoder import folder_digest
 from mammofed_shared.errors import RefusalCode, Refused
@@ -22,6 +21,7 @@ from mammofed_site import visit
 from mammofed_site.app import SITE_KEY, app
 from mammofed_site.audit import Audit
 from mammofed_site.egress import release
+from prepared import SMALL, TEXT_ENCODER
 
 
 @pytest.fixture

@@ -3,16 +3,16 @@
 from pathlib import Path
 
 import pytest
+
 from bare_site import bare_site
 from federation import make_plan
-from prepared import SMALL
-
 from mammofed_shared.config.preprocessing import PreprocessingSettings
 from mammofed_shared.config.site import SiteSettings
 from mammofed_shared.config.text_encoder import folder_digest
 from mammofed_shared.errors import RefusalCode, Refused
 from mammofed_shared.protocol.plan import PayloadReference, Plan
 from mammofed_site.policy import permit
+from prepared import SMALL
 
 
 @pytest.fixture

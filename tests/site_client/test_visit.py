@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import fake_workers
 import pytest
+
+import fake_workers
 from bare_site import bare_site
 from federation import make_plan
-
 from mammofed_shared.config.pretrain import OptimizerSettings, PretrainSettings
 from mammofed_shared.config.site import SiteSettings
 from mammofed_shared.errors import RefusalCode, VisitFailed
@@ -84,7 +84,9 @@ def test_a_worker_that_ends_without_an_update_gives_a_code(
     assert caught.value.code is code
     assert _is_gone(_worker(settings, plan))
     assert not (visit_folder(settings, plan.task_id) / "result").exists()
-    assert (_do(settings, plan, "better") / "update.safetensors").read_text() == "better", "asked again, it is done again"
+    assert (_do(settings, plan, "better") / "update.safetensors").read_text() == "better", (
+        "asked again, it is done again"
+    )
 
 
 def test_a_withdrawn_visit_has_its_worker_killed(settings: SiteSettings) -> None:
@@ -122,7 +124,13 @@ def test_the_death_of_the_parent_ends_the_worker(settings: SiteSettings, tmp_pat
     (tmp_path / "state").write_text("never ends")
     (tmp_path / "parent.py").write_text(PARENT)
     parent = subprocess.Popen(
-        [sys.executable, tmp_path / "parent.py", settings.model_dump_json(), plan.model_dump_json(), tmp_path / "state"],
+        [
+            sys.executable,
+            tmp_path / "parent.py",
+            settings.model_dump_json(),
+            plan.model_dump_json(),
+            tmp_path / "state",
+        ],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     pid = visit_folder(settings, plan.task_id) / "pid"

@@ -24,9 +24,7 @@ def load(path: Path, model: type[S], overrides: Sequence[str] = ()) -> S:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigurationError(
-            f"{path}: cannot be read: {error.strerror}. Give the file with --config."
-        ) from error
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}. Give the file with --config.") from error
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         values = yaml.safe_load(text)
@@ -57,7 +55,9 @@ def _lines(path: Path, node: yaml.Node | None, prefix: Location = ()) -> dict[Lo
             line = key.start_mark.line + 1
             if where in found:
                 name = ".".join(map(str, where))
-                raise ConfigurationError(f"{path}: line {line}, {name}: stands there twice (first in line {found[where]})")
+                raise ConfigurationError(
+                    f"{path}: line {line}, {name}: stands there twice (first in line {found[where]})"
+                )
             found[where] = line
             found |= _lines(path, value, where)
     elif isinstance(node, yaml.SequenceNode):

@@ -218,7 +218,11 @@ def _parse_header(header: Any, data_bytes: int) -> tuple[dict[str, Entry], dict[
         dtype = item["dtype"]
         if dtype not in _NUMPY_OF or any(type(size) is not int or size < 0 for size in shape):
             raise ValueError("a tensor's dtype or shape is not allowed")
-        if type(start) is not int or type(end) is not int or end - start != math.prod(shape) * _NUMPY_OF[dtype].itemsize:
+        if (
+            type(start) is not int
+            or type(end) is not int
+            or end - start != math.prod(shape) * _NUMPY_OF[dtype].itemsize
+        ):
             raise ValueError("a tensor's bytes do not match its shape")
         entries[name] = Entry(dtype, shape, start, end)
     expected = 0

@@ -225,7 +225,8 @@ def evaluate(
             loaders=loaders,
             report=report,
         )
-        scores = score_findings(tested, images_ND, settings.findings, embed)
+        contrast = settings.zero_shot == "contrast"
+        scores = score_findings(tested, images_ND, settings.findings, embed, against_absence=contrast)
         density = density_accuracy(tested, images_ND, embed)
     numbers = {"num_exams": float(len(tested))} | finding_numbers(scores, settings.findings)
     if density is not None:

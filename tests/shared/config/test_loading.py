@@ -104,7 +104,9 @@ def test_a_wrong_key_in_a_list_is_named_with_its_place(tmp_path: Path) -> None:
 
 
 def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
-    text = RUN.replace("rounds: 3", "rounds: 0").replace("consortium:", "consortum:").replace("run: demo", "run: Demo 1")
+    text = (
+        RUN.replace("rounds: 3", "rounds: 0").replace("consortium:", "consortum:").replace("run: demo", "run: Demo 1")
+    )
     said = _complaint(tmp_path, text)
     assert "line 6, schedule.rounds: Input should be greater than or equal to 1 (found 0)" in said
     assert "line 2, consortum: unknown key" in said
@@ -178,3 +180,9 @@ def test_a_file_that_holds_no_keys_is_refused(tmp_path: Path, text: str, said: s
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"missing\.yaml: cannot be read: No such file.* --config"):
         load(tmp_path / "missing.yaml", RunSettings)
+
+
+def test_epochs_are_one_number_or_one_for_each_visit_of_a_round(tmp_path: Path) -> None:
+    assert _load(tmp_path, RUN, "schedule.epochs=[2, 1]").schedule.epochs == (2, 1)
+    assert "lists 1 numbers for 2 visits" in _complaint(tmp_path, RUN, "schedule.epochs=[2]")
+    assert "one number for fedavg" in _complaint(tmp_path, RUN, "schedule.epochs=[2, 1]", "schedule.kind=fedavg")

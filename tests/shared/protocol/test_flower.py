@@ -6,9 +6,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from federation import METRICS, make_plan, small_state
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 
+from federation import METRICS, make_plan, small_state
 from mammofed_shared.errors import RefusalCode
 from mammofed_shared.protocol.flower import (
     become_flower_task,

@@ -21,7 +21,9 @@ from mammofed_shared.protocol.payload import Payload, PayloadWriter, reference_o
 DTYPES = [np.dtype(name) for name in ("float64", "float32", "float16", "int64", "int32", "uint8")]
 tensors = st.dictionaries(
     st.text("abcdefgh.0123_é", min_size=1, max_size=12),
-    st.sampled_from(DTYPES).flatmap(lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, min_side=0, max_side=4))),
+    st.sampled_from(DTYPES).flatmap(
+        lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, min_side=0, max_side=4))
+    ),
     max_size=6,
 )
 some = settings(

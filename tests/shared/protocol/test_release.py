@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from federation import METRICS, SMALL_SPEC, make_plan, small_state
 
+from federation import METRICS, SMALL_SPEC, make_plan, small_state
 from mammofed_shared.config.pretrain import PretrainSettings
 from mammofed_shared.config.tasks import TASKS
 from mammofed_shared.errors import RefusalCode, Refused
@@ -105,9 +105,7 @@ def test_every_declared_number_may_leave(plan: Plan) -> None:
         {"num_exams": 10.0, "loss/mass": 1.0},
     ],
 )
-def test_a_training_number_that_is_not_declared_or_not_finite_is_refused(
-    plan: Plan, metrics: dict[str, float]
-) -> None:
+def test_a_training_number_that_is_not_declared_or_not_finite_is_refused(plan: Plan, metrics: dict[str, float]) -> None:
     check_metrics(plan, METRICS)
     with pytest.raises(Refused) as caught:
         check_metrics(plan, metrics)

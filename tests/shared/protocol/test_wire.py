@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from federation import make_plan, small_state
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto, FileDescriptorSet
 
+from federation import make_plan, small_state
 from mammofed_shared.config.pretrain import OptimizerSettings, PretrainSettings
 from mammofed_shared.errors import ProtocolError
 from mammofed_shared.protocol import federation_pb2 as pb
@@ -32,7 +32,7 @@ TEXT_FROM_A_SITE = {
     "SubmitPart.data": "a payload: tensors of the plan, checked by name, shape, dtype and digest",
     "RenewRequest.certificate_request": "parsed as a certificate request of at most 4 KiB",
 }
-"""Every field of type string or bytes that a site can fill. Whoever adds one must say here why nothing can hide in it."""
+"""Every field of type string or bytes that a site can fill; whoever adds one says here why nothing can hide in it."""
 
 
 @pytest.fixture
