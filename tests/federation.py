@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from identities import Consortium
 
+from identities import Consortium
 from mammofed_server.mailbox import Mailbox
 from mammofed_server.service import FederationService, start_server
 from mammofed_server.sites import SiteBoard

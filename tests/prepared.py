@@ -68,7 +68,9 @@ def prepare_dataset(folder: Path, seed: int, num_training: int = 8, num_test: in
     (folder / "preprocessing.json").write_text(SMALL.model_dump_json())
 
 
-def site_settings(folder: Path, site: str, seed: int, *, server: str = "127.0.0.1:1", identity: Path | None = None) -> SiteSettings:
+def site_settings(
+    folder: Path, site: str, seed: int, *, server: str = "127.0.0.1:1", identity: Path | None = None
+) -> SiteSettings:
     """A site with one prepared data set of its own below ``folder``."""
     prepare_dataset(folder / "datasets" / "screening", seed)
     return SiteSettings(

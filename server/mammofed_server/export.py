@@ -1,9 +1,9 @@
 """A checkpoint as folders that ``timm`` and ``transformers`` load without our code. Free of torch itself.
 
-    <output>/image_encoder/    config.json, model.safetensors: timm.create_model("local-dir:…", pretrained=True)
-    <output>/text_encoder/     config.json, tokenizer, model.safetensors: transformers.AutoModel.from_pretrained(…)
-    <output>/projections.safetensors   image_projection.weight, text_projection.weight, log_scale
-    <output>/manifest.json, README.md
+<output>/image_encoder/    config.json, model.safetensors: timm.create_model("local-dir:…", pretrained=True)
+<output>/text_encoder/     config.json, tokenizer, model.safetensors: transformers.AutoModel.from_pretrained(…)
+<output>/projections.safetensors   image_projection.weight, text_projection.weight, log_scale
+<output>/manifest.json, README.md
 """
 
 import json

@@ -61,9 +61,7 @@ class Manifest(Settings):
     """Version and source digest of the software that made it."""
 
 
-def write_checkpoint(
-    folder: Path, manifest: Manifest, place_state: Callable[[Path], PayloadReference]
-) -> Manifest:
+def write_checkpoint(folder: Path, manifest: Manifest, place_state: Callable[[Path], PayloadReference]) -> Manifest:
     """Commit a checkpoint by renaming a finished folder; a kill at any moment leaves either none or all of it.
 
     Args:

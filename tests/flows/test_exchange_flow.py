@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from federation import METRICS, coordinator, make_plan, small_state
 from identities import Consortium, make_consortium
-
 from mammofed_shared.errors import RefusalCode, Unreachable
 from mammofed_shared.protocol import federation_pb2 as pb
 from mammofed_shared.protocol.plan import Plan, Update

@@ -18,13 +18,13 @@ from typing import Any
 
 import pytest
 import yaml
-from identities import Consortium, make_consortium
-from prepared import SMALL, TEXT_ENCODER, site_settings
 
+from identities import Consortium, make_consortium
 from mammofed_server.run_state import RunState
 from mammofed_server.serve import open_or_begin
 from mammofed_shared.config.run import RunSettings
 from mammofed_simulation.simulate import simulate, simulated
+from prepared import SMALL, TEXT_ENCODER, site_settings
 
 REPOSITORY = Path(__file__).parent.parent.parent
 LONGEST_S = 240
@@ -140,9 +140,7 @@ def federation(tmp_path: Path, consortium: Consortium, reference: tuple[Path, Pa
                     "server": f"127.0.0.1:{port}",
                     "folder": str(tmp_path / site),
                     "identity": str(identity),
-                    "datasets": [
-                        {"name": "screening", "prepared": str(hospitals / site / "datasets" / "screening")}
-                    ],
+                    "datasets": [{"name": "screening", "prepared": str(hospitals / site / "datasets" / "screening")}],
                     "preprocessing": SMALL.model_dump(),
                     "text_encoder": str(TEXT_ENCODER),
                     "worker": {"device": "cpu", "threads": 1},

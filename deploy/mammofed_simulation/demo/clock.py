@@ -13,7 +13,6 @@ class Clock:
     def __init__(self, console: Console, num_phases: int) -> None:
         self._console = console
         self._num_phases = num_phases
-        self._start_s = time.monotonic()
         self.minutes: dict[str, float] = {}
         """Phase → minutes, in order."""
 
@@ -26,8 +25,3 @@ class Clock:
         yield
         self.minutes[name] = (time.monotonic() - start) / 60
         self._console.print(f"     [dim]{self.minutes[name]:.1f} min[/dim]")
-
-    @property
-    def total_minutes(self) -> float:
-        """Minutes since the demo began."""
-        return (time.monotonic() - self._start_s) / 60

@@ -90,9 +90,7 @@ class RunSettings(Settings):
                     raise ValueError(f"{where} names {name!r}, which is not one of sites: {', '.join(self.sites)}")
         if isinstance(self.schedule.epochs, tuple):
             if self.schedule.kind == "fedavg":
-                raise ValueError(
-                    "schedule.epochs must be one number for fedavg: all sites train equally long"
-                )
+                raise ValueError("schedule.epochs must be one number for fedavg: all sites train equally long")
             if len(self.schedule.epochs) != len(self.training_sites):
                 num_epochs, num_visits = len(self.schedule.epochs), len(self.training_sites)
                 raise ValueError(f"schedule.epochs lists {num_epochs} numbers for {num_visits} visits a round")

@@ -1,7 +1,7 @@
 """What a prepared data set says of itself without its tables: all that the process with the network connection reads.
 
-    <prepared>/preprocessing.json    the PreprocessingSettings it was made with; written last
-    <prepared>/counts.json           number of exams with a text, by split
+<prepared>/preprocessing.json    the PreprocessingSettings it was made with; written last
+<prepared>/counts.json           number of exams with a text, by split
 """
 
 import json

@@ -30,9 +30,7 @@ def become_flower_task(node_id: int = 1) -> None:
 def plan_message(plan: Plan, state: Path, node_id: int) -> Message:
     """The message that asks a site for a visit; ``state`` is the state's file on this machine."""
     record = ConfigRecord({"plan": plan.model_dump_json(), "state": str(state)})
-    return Message(
-        content=RecordDict({"plan": record}), dst_node_id=node_id, message_type=_MESSAGE_TYPES[plan.kind]
-    )
+    return Message(content=RecordDict({"plan": record}), dst_node_id=node_id, message_type=_MESSAGE_TYPES[plan.kind])
 
 
 def plan_of(message: Message) -> tuple[Plan, Path]:
@@ -50,9 +48,7 @@ def update_reply(message: Message, update: Update, path: Path | None) -> Message
             update.payload.size,
             str(path),
         )
-    return Message(
-        RecordDict({"update": record, "metrics": MetricRecord(dict(update.metrics))}), reply_to=message
-    )
+    return Message(RecordDict({"update": record, "metrics": MetricRecord(dict(update.metrics))}), reply_to=message)
 
 
 def refusal_reply(message: Message, code: RefusalCode) -> Message:

@@ -64,13 +64,9 @@ def check_metrics(plan: Plan, metrics: Mapping[str, float]) -> None:
     allowed = declaration.train_metrics if plan.kind == "train" else declaration.evaluate_metrics
     for name, value in metrics.items():
         family, slash, finding = name.partition("/")
-        known = name in allowed or (
-            bool(slash) and f"{family}/*" in allowed and finding in plan.task.findings
-        )
+        known = name in allowed or (bool(slash) and f"{family}/*" in allowed and finding in plan.task.findings)
         if not known:
-            raise Refused(
-                RefusalCode.METRIC_NOT_ALLOWED, f"a metric is not on the list of task {plan.task.name}"
-            )
+            raise Refused(RefusalCode.METRIC_NOT_ALLOWED, f"a metric is not on the list of task {plan.task.name}")
         if not math.isfinite(value):
             raise Refused(RefusalCode.METRIC_NOT_ALLOWED, f"{name} is not finite")
     if plan.kind == "train" and not metrics.get(declaration.weight_key, 0) > 0:
