@@ -1,5 +1,6 @@
 """The heavy half of a visit: reads an order, trains or evaluates, writes the result. Torch lives here."""
 
+import errno
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -50,6 +51,9 @@ def do_visit(folder: str, state: str, out: str, report: Callable[[Progress], Non
     except (VisitFailed, DataError, Refused) as error:
         logger.error("task %s: %s", plan.task_id, error)
         return error.code
+    except OSError as error:
+        logger.exception("task %s: a file could not be read or written", plan.task_id)
+        return RefusalCode.DISK_FULL if error.errno == errno.ENOSPC else RefusalCode.WORKER_DIED
     except MemoryError:
         logger.exception("task %s: out of memory", plan.task_id)
         return RefusalCode.OUT_OF_MEMORY

@@ -89,8 +89,5 @@ class PretrainSettings(Settings):
     """Samples (breasts) of one optimizer step."""
     precision: Literal["fp32", "bf16"] = "bf16"
     """`bf16`: autocast; master weights stay fp32."""
-    zero_shot: Literal["presence", "contrast"] = "presence"
-    """Score of a finding: `presence`, similarity to the sentences that say it is there (the paper); `contrast`, that
-    minus the similarity to the sentence that says it is not, which cancels what other findings do to an image."""
     findings: tuple[str, ...] = ("mass", "calcification")
     """Findings whose zero-shot AUROC each evaluation reports."""

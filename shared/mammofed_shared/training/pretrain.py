@@ -225,8 +225,7 @@ def evaluate(
             loaders=loaders,
             report=report,
         )
-        contrast = settings.zero_shot == "contrast"
-        scores = score_findings(tested, images_ND, settings.findings, embed, against_absence=contrast)
+        scores = score_findings(tested, images_ND, settings.findings, embed)
         density = density_accuracy(tested, images_ND, embed)
     numbers = {"num_exams": float(len(tested))} | finding_numbers(scores, settings.findings)
     if density is not None:
