@@ -2,6 +2,8 @@
 
 import errno
 import json
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,18 @@ from mammofed_shared.errors import DataError, RefusalCode
 from mammofed_site import worker
 from mammofed_site.visit import VisitOrder
 from prepared import TEXT_ENCODER
+
+
+@pytest.fixture(autouse=True)
+def _restored_logging() -> Iterator[None]:
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    yield
+    for handler in root.handlers:
+        if handler not in before:
+            handler.close()
+    root.handlers[:] = before
+    root.setLevel(level)
 
 
 @pytest.mark.parametrize(
