@@ -102,7 +102,8 @@ def _curves(results: Results) -> str:
         "The joint model after each visit",
         paragraph(
             f"Zero-shot AUROC at exam level on held-out patients. A visit is one epoch at one hospital, in the order "
-            f"{order}; 0 is the untrained model, and 0.5 is chance. The thick line takes the exams of all hospitals "
+            f"{order}; 0 is the untrained model, which gives every image the same vector and so 0.5, chance. The "
+            "thick line takes the exams of all hospitals "
             "together. It needs the score of every exam: the demo may read them because it owns all three hospitals. A "
             "real coordinator cannot, and sees each hospital's AUROC only."
         ),
