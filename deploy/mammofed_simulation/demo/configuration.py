@@ -19,7 +19,7 @@ from mammofed_simulation.demo.folder import DemoFolder
 
 RUN_CONFIG = Path("configs/run/demo.yaml")
 SITE_CONFIGS = Path("configs/site")
-_PLACEHOLDER = "demo-output"
+_PLACEHOLDER = ("demo-output", "seed-1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def write_settings(path: Path, settings: RunSettings | SiteSettings, what: str) 
 
 
 def _moved(path: Path, root: Path) -> dict[str, Any]:
-    """Content of a YAML file whose folder ``demo-output`` is now ``root``."""
+    """Content of a YAML file whose folder ``demo-output/seed-1`` is now ``root``."""
     values = _with_root(yaml.safe_load(path.read_text(encoding="utf-8")), root)
     assert isinstance(values, dict), f"{path} is one of ours"
     return values
@@ -73,8 +73,8 @@ def _with_root(value: Any, root: Path) -> Any:
         return {key: _with_root(inner, root) for key, inner in value.items()}
     if isinstance(value, list):
         return [_with_root(inner, root) for inner in value]
-    if isinstance(value, str) and Path(value).parts[:1] == (_PLACEHOLDER,):
-        return str(root.joinpath(*Path(value).parts[1:]))
+    if isinstance(value, str) and Path(value).parts[:2] == _PLACEHOLDER:
+        return str(root.joinpath(*Path(value).parts[2:]))
     return value
 
 

@@ -13,7 +13,7 @@ _MARKER = ".mammofed-demo"
 class DemoFolder:
     """The paths of one demo.
 
-    Their names are those of ``configs/``, whose ``demo-output`` stands for ``root`` here.
+    Their names are those of ``configs/``, whose ``demo-output/seed-1`` stands for ``root`` here.
     """
 
     root: Path
