@@ -21,7 +21,7 @@ from mammofed_simulation.demo.folder import DemoFolder
 from mammofed_simulation.demo.processes import Processes, Started
 
 POOLED = "pooled"
-FEDAVG_ROUNDS = 8
+FEDAVG_ROUNDS = 6
 SECOND_SEED = 1000
 """Added to the demo's seed for the second run of a comparison: other first weights and batches, the same patients."""
 LANES = 2
