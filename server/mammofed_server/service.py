@@ -33,6 +33,9 @@ THREADS_PER_SITE = 3
 """One long poll, one transfer, one to spare: a site that hangs cannot starve the others."""
 
 
+_OVER = frozenset({pb.FINISHED, pb.CANCELLED, pb.STOPPED})
+
+
 class FederationService:
     """Answers the calls of federation.proto."""
 
@@ -87,17 +90,14 @@ class FederationService:
         """Note progress; give the next plan to a site that is ready for it."""
         is_wanted = self._mailbox.is_open(site, request.task_id)
         self._board.polled(site, request, request.task_id if is_wanted else "")
-        state = self._run_state()
-        if state in (pb.FINISHED, pb.CANCELLED, pb.STOPPED):
-            if not request.task_id:  # a site in the middle of a visit will ask again when it has stopped
-                self._board.told_end(site)
-            return pb.PollReply(run_state=state, cancel=bool(request.task_id))
-        if request.task_id:
-            return pb.PollReply(run_state=state, cancel=not is_wanted)
-        plan = self._mailbox.next_plan(site, min(request.wait_s, LONG_POLL_S))
-        if plan is None:
-            return pb.PollReply(run_state=self._run_state())
-        return pb.PollReply(run_state=state, plan=plan_to_wire(plan))
+        state, plan = self._run_state(), None
+        if not request.task_id and state not in _OVER:
+            plan = self._mailbox.next_plan(site, min(request.wait_s, LONG_POLL_S))
+            state = self._run_state()  # it may have ended while the site waited
+        if not request.task_id and state in _OVER:  # a site in the middle of a visit asks again when it has stopped
+            self._board.told_end(site)
+        cancel = bool(request.task_id) and (state in _OVER or not is_wanted)
+        return pb.PollReply(run_state=state, cancel=cancel, plan=plan_to_wire(plan) if plan is not None else None)
 
     def fetch(self, site: str, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
         """The state of an open plan, from an offset on."""

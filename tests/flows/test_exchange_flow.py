@@ -1,5 +1,6 @@
 """A plan out and an update in, over real mutual TLS on 127.0.0.1."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -172,4 +173,17 @@ def test_a_certificate_of_upmc_cannot_speak_for_mayo(tmp_path: Path, consortium:
         link = Link("mayo", f"127.0.0.1:{server.port}", consortium.site_identity("upmc"))
         with pytest.raises(Unreachable, match="the certificate is of upmc, not of 'mayo'"):
             link.hello(1, 1)
+        link.close()
+
+
+def test_a_site_that_waits_when_the_run_ends_is_told_at_once(tmp_path: Path, consortium: Consortium) -> None:
+    with coordinator(tmp_path / "spool", consortium) as server, ThreadPoolExecutor(1) as pool:
+        link = server.link(consortium, "mayo")
+        link.hello(1, 1)
+        assert not server.board.all_know_end()
+        waiting = pool.submit(link.poll, pb.PollRequest(state=pb.READY, wait_s=20))
+        server.run_state = pb.FINISHED
+        server.mailbox.close()
+        assert waiting.result(timeout=10).run_state == pb.FINISHED
+        assert server.board.all_know_end(), "the coordinator may leave"
         link.close()

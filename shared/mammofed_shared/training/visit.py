@@ -172,7 +172,7 @@ def _prepare(plan: Plan, text_encoder: Path, device: str, threads: int) -> torch
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
     # Nothing here reads memory that it did not write; filling it all first took 16 % of a small visit's time.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     # Images are read by our own threads; OpenCV's would only contend with torch's.
     cv2.setNumThreads(1)
     if device == "auto":
