@@ -3,6 +3,7 @@
 The simulation ends in the same weights, to the bit, as the same run over mutual TLS (tests/flows).
 """
 
+import importlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -25,7 +26,7 @@ from mammofed_shared.protocol.release import check_metrics, check_tensors
 from mammofed_shared.protocol.task_spec import TaskSpec
 from mammofed_site.app import SITE_KEY
 from mammofed_site.app import app as site_app
-from mammofed_site.visit import visit_folder, warm_up
+from mammofed_site.visit import visit_folder, warm_up, worker_context
 
 logger = logging.getLogger(__name__)
 
@@ -62,13 +63,25 @@ def simulate(settings: RunSettings, sites: Sequence[SiteSettings]) -> RunState:
 def run_to_end(settings: RunSettings, run_apps: Callable[[RunState], None]) -> RunState:
     """Run or resume the run by ``run_apps``, unless it is finished, and give its folder."""
     with only_coordinator(settings.server.folder):
-        run = open_or_begin(settings)
+        run = open_or_begin(settings, make_in_fork)
         if run.ending() is None:
             run.verify_last()
             run_apps(run)
             if settings.tracking.enabled:
                 finish_tracker(start_tracker(run.folder))
     return run
+
+
+def make_in_fork(work: Path) -> bool:
+    """Make a run's first state in a fork of the process that workers come from: torch is loaded once, not twice."""
+    process = worker_context().Process(target=_make_state, args=(str(work),))
+    process.start()
+    process.join()
+    return process.exitcode == 0
+
+
+def _make_state(work: str) -> None:
+    importlib.import_module("mammofed_server.initial_worker").main(Path(work))  # by name: it loads torch
 
 
 def run_server_app(grid: FileGrid, run: RunState) -> None:

@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 from mammofed_server.run_state import RunRecord, RunState
 from mammofed_shared.config.run import RunSettings
@@ -12,8 +14,17 @@ from mammofed_shared.files import write_whole
 from mammofed_shared.protocol.payload import reference_of
 from mammofed_shared.protocol.task_spec import TaskSpec
 
+MakeState = Callable[[Path], bool]
+"""Runs ``initial_worker.main`` on a folder outside this process, and says whether it went well."""
 
-def begin_run(settings: RunSettings) -> RunState:
+
+def make_in_process_of_its_own(work: Path) -> bool:
+    """Start a Python that loads torch, makes the state and ends."""
+    command = [sys.executable, "-m", "mammofed_server.initial_worker", str(work)]
+    return subprocess.run(command, check=False).returncode == 0
+
+
+def begin_run(settings: RunSettings, make_state: MakeState = make_in_process_of_its_own) -> RunState:
     """Initialise the model from the run's seed and settings, and begin the run.
 
     Raises:
@@ -24,8 +35,7 @@ def begin_run(settings: RunSettings) -> RunState:
     work.mkdir(parents=True, exist_ok=True)
     request = {"task": settings.task.model_dump(mode="json"), "text_encoder": str(settings.text_encoder)}
     write_whole(work / "request.json", json.dumps({**request, "seed": settings.seed}))
-    done = subprocess.run([sys.executable, "-m", "mammofed_server.initial_worker", str(work)], check=False)
-    if done.returncode != 0:
+    if not make_state(work):
         raise StateError("the run's first state could not be made; see the message above")
     state = work / "state.safetensors"
     spec = TaskSpec.model_validate_json((work / "spec.json").read_text(encoding="utf-8"))

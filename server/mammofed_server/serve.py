@@ -15,7 +15,7 @@ from flwr.app import Context, RecordDict
 from mammofed_server.app import app
 from mammofed_server.control import Control
 from mammofed_server.grid import MailboxGrid
-from mammofed_server.initial import begin_run
+from mammofed_server.initial import MakeState, begin_run, make_in_process_of_its_own
 from mammofed_server.mailbox import Mailbox
 from mammofed_server.run_state import RunState
 from mammofed_server.service import FederationService, start_server
@@ -92,13 +92,13 @@ def serve(settings: RunSettings) -> RunState:
     return run
 
 
-def open_or_begin(settings: RunSettings) -> RunState:
+def open_or_begin(settings: RunSettings, make_state: MakeState = make_in_process_of_its_own) -> RunState:
     """The run of these settings: resumed when its folder holds it, begun otherwise."""
     folder = settings.server.folder
     if RunState.exists(folder):
         return RunState.open(folder, settings)
     logger.info("run %s: making the first state", settings.run)
-    return begin_run(settings)
+    return begin_run(settings, make_state)
 
 
 def _run_app(grid: MailboxGrid, folder: Path) -> None:

@@ -142,7 +142,7 @@ def remove_old_visits(settings: SiteSettings, plan: Plan) -> None:
 
 
 def _run_worker(folder: Path, state: Path, out: Path, monitor: Monitor) -> None:
-    context = _worker_context()
+    context = worker_context()
     ours, theirs = context.Pipe()
     process = context.Process(target=worker_entry.run, args=(str(folder), str(state), str(out), theirs))
     process.start()
@@ -185,11 +185,12 @@ def _note_progress(monitor: Monitor, value: object) -> None:
 
 def warm_up() -> None:
     """Start the process that workers are forked from, so that the first visit need not wait for it."""
-    _worker_context()
+    worker_context()
     forkserver.ensure_running()
 
 
-def _worker_context() -> ForkServerContext:
+def worker_context() -> ForkServerContext:
+    """What processes are forked from that find torch and the models loaded."""
     # Workers inherit it. Threads of OpenMP that wait by spinning cost a factor of 3 to 10 where cores are shared.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     context = multiprocessing.get_context("forkserver")
