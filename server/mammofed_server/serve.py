@@ -140,7 +140,9 @@ def only_coordinator(folder: Path) -> Iterator[None]:
 
 def start_tracker(folder: Path) -> subprocess.Popen[bytes]:
     """Start the process that writes the run's numbers to MLflow as they are committed."""
-    return subprocess.Popen([sys.executable, "-m", "mammofed_server.tracking", str(folder)], stdin=subprocess.PIPE)
+    command = [sys.executable, "-m", "mammofed_server.tracking", str(folder)]
+    # A session of its own: Ctrl-C is for the coordinator, which then closes the tracker's input and waits for it.
+    return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 
 
 def finish_tracker(tracker: subprocess.Popen[bytes]) -> None:

@@ -1,0 +1,39 @@
+"""A run's released numbers in MLflow, written by the real process and read back from its database."""
+
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+from federation import METRICS, small_state
+from mammofed_server.run_state import EvaluationRecord
+from mammofed_shared.checkpoint import Contribution
+from runs import begin_small_run
+
+
+def _track(folder: Path) -> set[tuple[str, float, int]]:
+    """Run the tracker to its end; every metric that the database then holds, with its value and step."""
+    command = [sys.executable, "-m", "mammofed_server.tracking", str(folder)]
+    assert subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode == 0
+    with sqlite3.connect(folder / "mlflow.db") as database:
+        rows = database.execute("SELECT key, value, step FROM metrics").fetchall()
+    database.close()
+    assert len(rows) == len(set(rows)), "nothing is written twice"
+    return set(rows)
+
+
+def test_a_tracker_that_starts_again_goes_on_and_writes_nothing_twice(tmp_path: Path) -> None:
+    run = begin_small_run(tmp_path / "run")
+    update = small_state(tmp_path / "update", 2.0)
+    contribution = Contribution(
+        site="central", task_id="test/r0001/v00001/central/train", update=update, metrics=METRICS
+    )
+    run.commit(1, 1, (contribution,), (), (tmp_path / "update", update))
+    trained = {("train/central/num_exams", 10.0, 1), ("train/central/loss", 1.5, 1), ("failures", 0.0, 1)}
+
+    assert _track(run.folder) == trained
+
+    state = run.manifest(1).state.digest
+    run.commit_evaluation(EvaluationRecord(turn=1, round=1, state=state, metrics={"mayo": {"auroc/mass": 0.75}}))
+
+    assert _track(run.folder) == trained | {("evaluate/mayo/auroc/mass", 0.75, 1)}
