@@ -40,8 +40,8 @@ def small_state(path: Path, value: float = 1.0, **replaced: object) -> PayloadRe
     return write_payload(path, {**tensors, **replaced})  # type: ignore[dict-item]
 
 
-def make_plan(state: PayloadReference, site: str = "mayo", visit: int = 1, kind: str = "train") -> Plan:
-    """A plan of run `test` for one visit of ``site``."""
+def make_plan(state: PayloadReference | None, site: str = "mayo", visit: int = 1, kind: str = "train") -> Plan:
+    """A plan of run `test` for one visit of ``site``; a query has no state."""
     return Plan(
         task_id=f"test/r0001/v{visit:05d}/{site}/{kind}",
         run="test",

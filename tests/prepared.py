@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from mammofed_shared.config.preprocessing import PreprocessingSettings
 from mammofed_shared.config.site import DatasetSettings, SiteSettings, SplitSettings, WorkerSettings
-from mammofed_shared.data.manifest import EXAM_COLUMNS, IMAGE_COLUMNS, REFUSED_COLUMNS
+from mammofed_shared.data.columns import TABLES, check_rows, schema_of
 from mammofed_shared.data.phantom import Population, phantom_exam
 from mammofed_shared.data.prepared import write_counts
 from mammofed_shared.exam import Split
@@ -19,6 +19,12 @@ from mammofed_shared.report.templates import narrative_report
 SMALL = PreprocessingSettings(height=64, width=40)
 TEXT_ENCODER = Path(__file__).parent.parent / "configs/text_encoder/demo"
 POPULATION = Population(mass_prevalence=0.5, calcification_prevalence=0.5)
+
+GEOMETRY = {"rows": 190, "columns": 114, "crop_top": 0, "crop_left": 0, "crop_height": 190, "crop_width": 114} | {
+    "flipped": False,
+    "turned": False,
+    "inverted": False,
+}
 
 
 def prepare_dataset(folder: Path, seed: int, num_training: int = 8, num_test: int = 6) -> None:
@@ -41,10 +47,18 @@ def prepare_dataset(folder: Path, seed: int, num_training: int = 8, num_test: in
                     "laterality": str(laterality),
                     "view": str(view),
                     "path": str(path),
-                    "vendor": "phantom",
-                    "flipped": False,
-                    "flagged": "",
                     "file_number": len(images),
+                }
+                | GEOMETRY
+                | {
+                    "laterality_from": "image",
+                    "view_from": "view_position",
+                    "vendor": "other",
+                    "intent": "presentation",
+                    "window": "paper",
+                    "flagged": "",
+                    "grey": [0] * 16,
+                    "png_sha256": "",
                 }
             )
         report = narrative_report(found.structured(), found.density, found.birads)
@@ -58,12 +72,15 @@ def prepare_dataset(folder: Path, seed: int, num_training: int = 8, num_test: in
                 "impression": report.impression,
                 "text_origin": "report",
                 "density": found.density,
+                "num_words": len(f"{report.findings} {report.impression}".split()),
+                "scrubbed": "",
                 "labels": json.dumps({kind: int(found.has(kind)) for kind in ("mass", "calcification")}),
             }
         )
-    for table, rows, columns in (("images", images, IMAGE_COLUMNS), ("exams", exams, EXAM_COLUMNS)):
-        pq.write_table(pa.Table.from_pylist(rows, schema=columns), folder / f"{table}.parquet")
-    pq.write_table(pa.Table.from_pylist([], schema=REFUSED_COLUMNS), folder / "refused.parquet")
+    for table, rows in (("images", images), ("exams", exams), ("refused", [])):
+        found_rows = pa.RecordBatch.from_pylist(rows, schema=schema_of(TABLES[table]))
+        check_rows(found_rows, TABLES[table])
+        pq.write_table(pa.Table.from_batches([found_rows]), folder / f"{table}.parquet")
     write_counts(folder, {Split.TRAIN: num_training, Split.TEST: num_test})
     (folder / "preprocessing.json").write_text(SMALL.model_dump_json())
 

@@ -28,6 +28,8 @@ TENSORS = "tensors"
 """Name of the ``ArrayRecord`` in a message that brings weights."""
 PARTITION_KEY = "partition-id"
 """Key of Flower's node configuration that numbers the engine's nodes from 0."""
+NAME_QUERY = "name"
+"""Flower's action for the query that a node answers with its site's name; every other query is a plan."""
 
 _FLOWER_NAMES = {
     "F64": "float64",
@@ -111,7 +113,7 @@ def _dtype_of_bits(array: Array) -> np.dtype[Any]:
 
 
 def edge_app(sites: Sequence[SiteSettings]) -> ClientApp:
-    """A ClientApp for the engine's nodes: node i is ``sites[i]`` and answers a query with its name."""
+    """A ClientApp for the engine's nodes: node i is ``sites[i]`` and says its name when asked for it."""
     behind = tuple(sites)
     app = ClientApp()
 
@@ -125,6 +127,10 @@ def edge_app(sites: Sequence[SiteSettings]) -> ClientApp:
 
     @app.query()
     def query(message: Message, context: Context) -> Message:
+        return visit_site(behind, message, context)
+
+    @app.query(NAME_QUERY)
+    def name(message: Message, context: Context) -> Message:
         return Message(RecordDict({"site": ConfigRecord({"name": _site(behind, context).site})}), reply_to=message)
 
     return app
@@ -134,7 +140,7 @@ def visit_site(sites: Sequence[SiteSettings], message: Message, context: Context
     """Call the site's own ClientApp: weights in its folder before, the update's weights in the reply after."""
     site = _site(sites, context)
     plan, _ = plan_of(message)  # the path is the coordinator's and means nothing here
-    state = visit_folder(site, plan.task_id) / "state.safetensors"
+    state = visit_folder(site, plan.task_id) / "state.safetensors" if plan.state is not None else None
     own_context = Context(
         run_id=context.run_id,
         node_id=context.node_id,
@@ -144,17 +150,19 @@ def visit_site(sites: Sequence[SiteSettings], message: Message, context: Context
     )
     become_flower_task()  # the engine does it in the coordinator's process only
     try:
-        to_file(_tensors(message), state, plan.state)
+        if plan.state is not None and state is not None:
+            to_file(_tensors(message), state, plan.state)
         reply = site_app(plan_message(plan, state, context.node_id), own_context)
         return _carried(reply, message)
     except PayloadError as error:
         return refusal_reply(message, error.code)
     finally:
-        state.unlink(missing_ok=True)  # it comes again with the plan, should the visit be asked for again
+        if state is not None:
+            state.unlink(missing_ok=True)  # it comes again with the plan, should the visit be asked for again
 
 
 def take_in(reply: Message, target: Path) -> tuple[Update, Path | None]:
-    """The update in a reply of ``visit_site``, and the file that was made of its weights; None for an evaluation.
+    """The update in a reply of ``visit_site``, and the file that was made of its weights; None where there are none.
 
     Raises:
         PayloadError: the weights are missing, malformed, or not those that the update names.

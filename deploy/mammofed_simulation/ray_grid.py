@@ -24,7 +24,7 @@ from mammofed_shared.config.site import SiteSettings
 from mammofed_shared.errors import ConfigurationError, PayloadError, RefusalCode, Refused, RunStopped
 from mammofed_shared.protocol.flower import plan_message, plan_of, refusal_reply, update_reply
 from mammofed_shared.protocol.task_spec import TaskSpec
-from mammofed_simulation.ray_edge import TENSORS, edge_app, take_in, to_arrays
+from mammofed_simulation.ray_edge import NAME_QUERY, TENSORS, edge_app, take_in, to_arrays
 from mammofed_simulation.simulate import check_arrival, run_server_app, run_to_end
 
 logger = logging.getLogger(__name__)
@@ -123,7 +123,8 @@ class RayGrid(FileGrid):
         """Which of the engine's nodes is which site."""
         while len(nodes := list(self._engine.get_node_ids())) < len(self.sites):
             self._wait()
-        replies = self._ask([Message(RecordDict(), node, MessageType.QUERY, ttl=_TTL_S) for node in nodes])
+        kind = f"{MessageType.QUERY}.{NAME_QUERY}"
+        replies = self._ask([Message(RecordDict(), node, kind, ttl=_TTL_S) for node in nodes])
         failed = [reply.error.reason for reply in replies if reply.has_error()]
         if failed:
             raise RunStopped(f"a node of Flower's simulation engine cannot play its site: {failed[0]}")
@@ -134,7 +135,8 @@ class RayGrid(FileGrid):
         plan, state = plan_of(message)
         logger.info("round %d, visit %d: %s at %s", plan.round, plan.visit, plan.kind, plan.site)
         carried = plan_message(plan, state, self._nodes[plan.site])
-        carried.content[TENSORS] = to_arrays(state)
+        if state is not None:
+            carried.content[TENSORS] = to_arrays(state)
         carried.metadata.ttl = _TTL_S
         return carried
 

@@ -121,10 +121,7 @@ class InProcessGrid(FileGrid):
         plan, state = plan_of(message)
         site = self._settings[plan.site]
         logger.info("round %d, visit %d: %s at %s", plan.round, plan.visit, plan.kind, plan.site)
-        delivered = visit_folder(site, plan.task_id) / "state.safetensors"
-        delivered.parent.mkdir(parents=True, exist_ok=True)
-        delivered.unlink(missing_ok=True)
-        os.link(state, delivered)
+        delivered = _deliver(state, visit_folder(site, plan.task_id)) if state is not None else None
         context = Context(
             run_id=1,
             node_id=self.node_of(plan.site),
@@ -148,3 +145,11 @@ class InProcessGrid(FileGrid):
             folder = visit_folder(self._settings[task_id.split("/")[3]], task_id)
             (folder / "state.safetensors").unlink(missing_ok=True)
             (folder / "result" / "update.safetensors").unlink(missing_ok=True)
+
+
+def _deliver(state: Path, folder: Path) -> Path:
+    delivered = folder / "state.safetensors"
+    folder.mkdir(parents=True, exist_ok=True)
+    delivered.unlink(missing_ok=True)
+    os.link(state, delivered)
+    return delivered

@@ -15,6 +15,7 @@ from rich.table import Table
 from mammofed_server import ca
 from mammofed_server.control import Control
 from mammofed_server.export import export_checkpoint
+from mammofed_server.quality import quality_table
 from mammofed_server.run_state import RunState
 from mammofed_server.serve import serve
 from mammofed_server.status import RunStatus, read_status, status_table
@@ -94,6 +95,16 @@ def _watch(folder: Path) -> None:
             time.sleep(0.5)
             current = read_status(folder)
         live.update(status_table(current))
+
+
+@app.command()
+def quality(config: Config = DEFAULT_CONFIG, overrides: Overrides = None) -> None:
+    """Show what data the sites hold: counts, protected by each site, told before the first turn."""
+    run = RunState.open(load(config, RunSettings, overrides or []).server.folder)
+    record = run.quality()
+    if record is None:
+        raise StateError("not every site has told its counts yet; `fl-server status` shows who is there")
+    Console().print(quality_table(run, record))
 
 
 @app.command()

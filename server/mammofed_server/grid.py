@@ -2,7 +2,6 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable
-from pathlib import Path
 
 from flwr.app import Message, RecordDict
 from flwr.proto.node_pb2 import NodeInfo
@@ -111,8 +110,3 @@ class MailboxGrid(FileGrid):
         """Clear the spool of these tasks."""
         for task_id in task_ids:
             self._mailbox.forget(task_id)
-
-
-def state_file_of(message: Message) -> Path:
-    """The state that a plan message starts from."""
-    return plan_of(message)[1]

@@ -33,7 +33,7 @@ MAX_OVERHEAD_BYTES = 16 * 2**20
 
 
 class Outcome(Settings):
-    """How a task ended: with an update, with numbers only (an evaluation), or with a refusal code."""
+    """How a task ended: with an update, with numbers only (an evaluation or a query), or with a refusal code."""
 
     task_id: str
     payload: PayloadReference | None = None
@@ -62,14 +62,17 @@ class Mailbox:
         self._folder = folder
         self._expected = {name: (tensor.dtype, tensor.shape) for name, tensor in spec.tensors.items()}
         self._changed = threading.Condition()
-        self._open: dict[str, tuple[Plan, Path]] = {}
+        self._open: dict[str, tuple[Plan, Path | None]] = {}
         self._receiving: set[str] = set()
         self._closed = False
 
     # ── the coordinator's side ──────────────────────────────────────────────────────────────────────────────
 
-    def put(self, plan: Plan, state: Path) -> None:
-        """Offer a plan to its site. Putting it again changes nothing; a task that has its outcome stays ended."""
+    def put(self, plan: Plan, state: Path | None) -> None:
+        """Offer a plan and its state's file, if it has one, to its site.
+
+        Putting it again changes nothing; a task that has its outcome stays ended.
+        """
         folder = self.task_folder(plan.task_id)
         folder.mkdir(parents=True, exist_ok=True)
         whole = folder / "update.safetensors"
@@ -132,12 +135,18 @@ class Mailbox:
         with self._changed:
             return task_id in self._open and self._open[task_id][0].site == site
 
-    def state_of(self, site: str, task_id: str) -> tuple[Plan, Path]:
-        """Plan and state file of an open task.
+    def state_of(self, site: str, task_id: str) -> tuple[PayloadReference, Path]:
+        """The state of an open task, and its file.
 
         Raises:
-            ProtocolError: the task is not open, or not this site's.
+            ProtocolError: the task is not open, not this site's, or has no state.
         """
+        plan, path = self._open_task(site, task_id)
+        if plan.state is None or path is None:
+            raise ProtocolError(f"site {site} asked for the state of a query, which has none")
+        return plan.state, path
+
+    def _open_task(self, site: str, task_id: str) -> tuple[Plan, Path | None]:
         with self._changed:
             if task_id not in self._open or self._open[task_id][0].site != site:
                 raise ProtocolError(f"site {site} asked for a task that is not open for it")
@@ -147,7 +156,7 @@ class Mailbox:
         """How many bytes of the task's update are held; None when the task has its verdict."""
         if self._ended_of(site, task_id) is not None:
             return None
-        self.state_of(site, task_id)
+        self._open_task(site, task_id)
         part = self.task_folder(task_id) / "update.part"
         return part.stat().st_size if part.exists() else 0
 
@@ -163,7 +172,7 @@ class Mailbox:
         ended = self._ended_of(site, upload.task_id)
         if ended is not None:
             return ended
-        plan, _ = self.state_of(site, upload.task_id)
+        plan, _ = self._open_task(site, upload.task_id)
         with self._changed:
             if upload.task_id in self._receiving:
                 raise ProtocolError(f"site {site} sends one update twice at the same time")
@@ -177,7 +186,7 @@ class Mailbox:
     def fail(self, site: str, task_id: str, code: RefusalCode) -> None:
         """A site could not do its task."""
         if self._ended_of(site, task_id) is None:
-            plan, _ = self.state_of(site, task_id)
+            plan, _ = self._open_task(site, task_id)
             self._conclude(plan, Outcome(task_id=task_id, refusal=code.name))
 
     def _ended_of(self, site: str, task_id: str) -> Outcome | None:
@@ -191,9 +200,9 @@ class Mailbox:
     def _check(self, plan: Plan, upload: Upload, chunks: Iterable[bytes]) -> Outcome:
         try:
             check_metrics(plan, upload.metrics)
-            if plan.kind == "evaluate":
+            if plan.kind != "train":
                 if upload.payload is not None:
-                    raise Refused(RefusalCode.TENSOR_NAMES, "an evaluation returns numbers only")
+                    raise Refused(RefusalCode.TENSOR_NAMES, "only training returns tensors")
             elif upload.payload is None:
                 raise Refused(RefusalCode.MALFORMED_PAYLOAD, "a training visit returns tensors")
             else:
@@ -204,6 +213,7 @@ class Mailbox:
         return Outcome(task_id=plan.task_id, payload=upload.payload, metrics=dict(upload.metrics))
 
     def _take_in(self, plan: Plan, upload: Upload, reference: PayloadReference, chunks: Iterable[bytes]) -> None:
+        assert plan.state is not None, "training starts from a state"
         if reference.size > plan.state.size + MAX_OVERHEAD_BYTES:
             raise Refused(RefusalCode.TOO_LARGE, f"expected about {plan.state.size} bytes, {reference.size} announced")
         part = self.task_folder(plan.task_id) / "update.part"

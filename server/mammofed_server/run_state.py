@@ -2,6 +2,7 @@
 
 <folder>/run.json                     settings and digests, fixed when the run begins
 <folder>/checkpoints/00000 …          one folder a turn; 00000 is the state before training
+<folder>/quality.json                 what data the sites said they hold; once all have answered, before the first turn
 <folder>/evaluations/00000.json …     released numbers of the evaluation of a checkpoint
 <folder>/ended.json                   finished or cancelled; there is no way back
 """
@@ -50,6 +51,12 @@ class EvaluationRecord(Settings):
     state: Digest
     metrics: Mapping[str, Mapping[str, float]]
     failures: tuple[Failure, ...] = ()
+
+
+class QualityRecord(Settings):
+    """What every site told of its data before the first turn: site → name (``protocol/quality.py``) → count."""
+
+    counts: Mapping[str, Mapping[str, float]]
 
 
 _MAY_CHANGE = frozenset({"server", "tracking"})
@@ -158,6 +165,15 @@ class RunState:
             text_encoder=self.record.text_encoder,
             code=code_revision(),
         )
+
+    def commit_quality(self, record: QualityRecord) -> None:
+        """Commit what every site has told of its data."""
+        write_whole(self.folder / "quality.json", record.model_dump_json(indent=1))
+
+    def quality(self) -> QualityRecord | None:
+        """What every site has told of its data, if all have."""
+        path = self.folder / "quality.json"
+        return QualityRecord.model_validate_json(path.read_text()) if path.exists() else None
 
     def evaluation_path(self, turn: int) -> Path:
         """Record of the evaluation of the checkpoint after a turn."""

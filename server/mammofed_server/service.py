@@ -101,8 +101,8 @@ class FederationService:
 
     def fetch(self, site: str, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
         """The state of an open plan, from an offset on."""
-        plan, path = self._mailbox.state_of(site, request.task_id)
-        if request.offset > plan.state.size:
+        state, path = self._mailbox.state_of(site, request.task_id)
+        if request.offset > state.size:
             _refuse(context, grpc.StatusCode.OUT_OF_RANGE, "offset beyond the state")
         with path.open("rb", buffering=0) as file:
             file.seek(request.offset)

@@ -38,6 +38,7 @@ _STATE_WORDS = {
     pb.TRAINING: "training",
     pb.EVALUATING: "evaluating",
     pb.SUBMITTING: "submitting",
+    pb.COUNTING: "counting",
 }
 
 

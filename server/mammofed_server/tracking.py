@@ -36,9 +36,9 @@ class Tracker:
         uri = settings.tracking.mlflow or f"sqlite:///{(run.folder / 'mlflow.db').resolve()}"
         self._client = MlflowClient(tracking_uri=uri)
         if self._marker.exists():
-            state = json.loads(self._marker.read_text(encoding="utf-8"))
+            state = {"asked": 0, **json.loads(self._marker.read_text(encoding="utf-8"))}
         else:
-            state = {"mlflow_run": self._create(), "trained": 0, "evaluated": -1}
+            state = {"mlflow_run": self._create(), "asked": 0, "trained": 0, "evaluated": -1}
         self._state: dict[str, Any] = state
 
     def _create(self) -> str:
@@ -51,7 +51,12 @@ class Tracker:
         return run_id
 
     def catch_up(self) -> None:
-        """Write every turn and evaluation that is committed and not written yet."""
+        """Write what the sites hold, and every turn and evaluation, that is committed and not written yet."""
+        held = self._run.quality()
+        if held is not None and not self._state["asked"]:
+            for site, counts in held.counts.items():
+                self._log(site, "query", counts, 0)
+            self._advance(asked=1)
         last = self._run.last_turn()
         while self._state["trained"] < last:
             turn = self._state["trained"] + 1

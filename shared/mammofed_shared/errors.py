@@ -95,7 +95,8 @@ class RunEnded(MammofedError):
 
 
 class RunStopped(RunEnded):
-    """A visit failed, and the run's policy is to stop; `fl-server resume` tries again."""
+    """A visit failed, and the run's policy is to stop (`fl-server resume` tries again); or a site refused the question
+    before the first turn."""
 
 
 class RunCancelled(RunEnded):

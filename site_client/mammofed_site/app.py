@@ -1,9 +1,10 @@
-"""A site as a Flower ``ClientApp``: permit, train, release. One object for the link, the simulation and Ray."""
+"""A site as a Flower ``ClientApp``: permit, work, release. One object for the link, the simulation and Ray."""
 
 import json
 import logging
 import time
 from contextvars import ContextVar
+from pathlib import Path
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
@@ -11,9 +12,12 @@ from flwr.clientapp import ClientApp
 from mammofed_shared.config.site import SiteSettings
 from mammofed_shared.errors import PayloadError, Refused, VisitFailed
 from mammofed_shared.protocol.flower import plan_of, refusal_reply, update_reply
+from mammofed_shared.protocol.plan import Plan
 from mammofed_site.audit import Audit
+from mammofed_site.disclosure import COUNTED_FILE, Counts
 from mammofed_site.egress import release
 from mammofed_site.policy import permit
+from mammofed_site.released_counts import tell_once
 from mammofed_site.visit import Monitor, forget_result, remove_old_visits, run_visit
 
 logger = logging.getLogger(__name__)
@@ -39,6 +43,12 @@ def evaluate(message: Message, context: Context) -> Message:
     return _visit(message, context)
 
 
+@app.query()
+def query(message: Message, context: Context) -> Message:
+    """Count this site's prepared data and return what of the counts may be told."""
+    return _visit(message, context)
+
+
 def _visit(message: Message, context: Context) -> Message:
     settings = SiteSettings.model_validate_json(str(context.node_config[SITE_KEY]))
     audit = Audit(settings.folder)
@@ -46,15 +56,16 @@ def _visit(message: Message, context: Context) -> Message:
     monitor = current_monitor.get(Monitor())
     try:
         permit(plan, settings)
-        audit.write("permitted", task=plan.task_id, state=plan.state.digest, settings=plan.task.name)
+        state_digest = plan.state.digest if plan.state else ""
+        audit.write("permitted", task=plan.task_id, state=state_digest, settings=plan.task.name)
         remove_old_visits(settings, plan)
         started = time.monotonic()
         result = run_visit(settings, plan, state, monitor)
         path = result / "update.safetensors" if plan.kind == "train" else None
-        metrics = json.loads((result / "metrics.json").read_text(encoding="utf-8"))
-        metrics["duration_s"] = time.monotonic() - started
-        if "num_samples" in metrics:
-            metrics["samples_per_s"] = metrics["num_samples"] / metrics["duration_s"]
+        if plan.kind == "query":
+            metrics = _protected_counts(result, plan, settings, audit)
+        else:
+            metrics = _metrics(result, time.monotonic() - started)
         update = release(plan, state, path, metrics)
     except (Refused, VisitFailed, PayloadError) as error:
         logger.error("task %s: %s", plan.task_id, error)
@@ -69,3 +80,24 @@ def _visit(message: Message, context: Context) -> Message:
         metrics=sorted(update.metrics),
     )
     return update_reply(message, update, path)
+
+
+def _metrics(result: Path, duration_s: float) -> dict[str, float]:
+    metrics: dict[str, float] = json.loads((result / "metrics.json").read_text(encoding="utf-8"))
+    metrics["duration_s"] = duration_s
+    if "num_samples" in metrics:
+        metrics["samples_per_s"] = metrics["num_samples"] / duration_s
+    return metrics
+
+
+def _protected_counts(result: Path, plan: Plan, settings: SiteSettings, audit: Audit) -> dict[str, float]:
+    counts = Counts.model_validate_json((result / COUNTED_FILE).read_text(encoding="utf-8"))
+    told = tell_once(settings.folder, counts, settings.policy.least_cell)
+    audit.write(
+        "counted",
+        task=plan.task_id,
+        data=told.release.data,
+        least_cell=told.release.least_cell,
+        is_repeated=told.is_repeated,
+    )
+    return dict(told.release.numbers)

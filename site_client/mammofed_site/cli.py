@@ -4,11 +4,10 @@ import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from mammofed_shared.commands import DefaultCommandGroup, run_command
 from mammofed_shared.config.loading import load
@@ -19,9 +18,6 @@ from mammofed_shared.pki import load_identity
 from mammofed_site import enrol as enrolment
 from mammofed_site.client import SiteClient
 from mammofed_site.pseudonym_key import load_or_create_key
-
-if TYPE_CHECKING:
-    from mammofed_site.preprocess import Summary
 
 app = typer.Typer(
     cls=DefaultCommandGroup,
@@ -86,34 +82,36 @@ def enrol(
 
 
 @app.command()
-def preprocess(site: Site, config: Config = None, overrides: Overrides = None) -> None:
-    """Turn this site's DICOM exports into prepared data sets. Nothing leaves; a second call goes on."""
-    from mammofed_site.preprocess import preprocess_with_progress  # 35 MB of image libraries, for this command alone
+def preprocess(
+    site: Site,
+    config: Config = None,
+    overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Read and decode everything, say what would happen, write nothing.")
+    ] = False,
+    locate: Annotated[
+        int | None, typer.Option(metavar="N", help="Tell which file has the local number N, and do nothing else.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="With --locate: look in this data set only.")] = None,
+) -> None:
+    """Turn this site's DICOM exports into prepared data sets. Nothing leaves; a second call goes on.
+
+    Tables, messages and the quality page name a file by its local number; --locate N tells its path, here at the site.
+    """
+    from mammofed_site import preprocess_command  # 35 MB of image libraries, for this command alone
 
     settings = _settings(site, config, overrides)
-    start_logging(settings.folder / "preprocess.log", console=False)
+    if dataset is not None and dataset not in [item.name for item in settings.datasets]:
+        raise ConfigurationError(f"--dataset: {site} has {', '.join(item.name for item in settings.datasets)}")
     key = load_or_create_key(settings.folder)
-    console = Console()
-    for dataset in settings.datasets:
-        if dataset.dicom is None:
-            raise ConfigurationError(f"datasets: {dataset.name} has no `dicom` folder to read")
-        console.print(_summary_table(settings.site, preprocess_with_progress(settings, dataset, key, console)))
-
-
-def _summary_table(site: str, summary: "Summary") -> Table:
-    title = f"{site} · {summary.dataset}: {summary.num_files:,} files, {summary.num_decoded:,} of them new"
-    table = Table("answer", "count", title=title, title_justify="left")
-    for name, count in (
-        ("patients", summary.num_patients),
-        ("exams", summary.num_exams),
-        *((f"exams for {split}", count) for split, count in sorted(summary.splits.items())),
-        ("exams with text", summary.num_texts),
-        ("images", summary.num_images),
-        *((f"flagged: {word}", count) for word, count in sorted(summary.flagged.items())),
-        *((f"refused: {word}", count) for word, count in sorted(summary.refused.items())),
-    ):
-        table.add_row(name, f"{count:,}")
-    return table
+    if locate is not None:
+        for name, path in preprocess_command.locate_file(settings, key, locate, dataset):
+            typer.echo(f"{name}: {path}")
+        return
+    if dataset is not None:
+        raise ConfigurationError("--dataset goes with --locate; `preprocess` brings all data sets up to date")
+    start_logging(settings.folder / "preprocess.log", console=False)
+    preprocess_command.preprocess_site(settings, key, Console(), is_dry=dry_run)
 
 
 def _settings(site: str, config: Path | None, overrides: list[str] | None) -> SiteSettings:

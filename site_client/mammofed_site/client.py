@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 RENEW_AGAIN_AFTER_S = 24 * 3600.0
 REPORT_EVERY_S = 1.0
 """How often a visit under way tells the coordinator how far it is."""
+_STATE_OF = {"train": pb.TRAINING, "evaluate": pb.EVALUATING, "query": pb.COUNTING}
 
 
 class SiteClient:
@@ -68,7 +69,7 @@ class SiteClient:
             if reply.run_state == pb.CANCELLED:
                 raise RunCancelled(f"run {run} was cancelled by the lead")
             if reply.run_state == pb.STOPPED:
-                raise RunStopped(f"run {run} was stopped: a visit failed; the lead can resume it")
+                raise RunStopped(f"run {run} was stopped: the coordinator's log says why; the lead can start it again")
             if reply.HasField("plan"):
                 self._do(reply.plan)
             elif reply.run_state == pb.PAUSED:
@@ -106,16 +107,16 @@ class SiteClient:
         logger.info("round %d: %s ended after %.1f s", plan.round, plan.kind, time.monotonic() - started)
 
     def _fetch_do_submit(self, plan: Plan) -> None:
-        state = visit_folder(self._settings, plan.task_id) / "state.safetensors"
+        folder = visit_folder(self._settings, plan.task_id)
+        state = folder / "state.safetensors" if plan.state is not None else None
         monitor = Monitor()
         token = current_monitor.set(monitor)
         heartbeat = Heartbeat(self._link, plan, monitor)
         try:
             heartbeat.start(pb.FETCHING)
-            if not state.exists() or reference_of(state) != plan.state:  # a new run may be called as an old one
-                self._link.fetch(plan, state)
-                self._audit.write("fetched", task=plan.task_id, digest=plan.state.digest, size=plan.state.size)
-            heartbeat.state = pb.TRAINING if plan.kind == "train" else pb.EVALUATING
+            if state is not None:
+                self._fetch(plan, state)
+            heartbeat.state = _STATE_OF[plan.kind]
             reply = app(plan_message(plan, state, node_id=1), self._context)
             heartbeat.state = pb.SUBMITTING
             if reply.has_error():
@@ -132,7 +133,13 @@ class SiteClient:
             forget_result(self._settings, plan.task_id)
             return
         self._audit.write("submitted", task=plan.task_id)
-        _remove_large_files(state.parent, plan)
+        _remove_large_files(folder, plan)
+
+    def _fetch(self, plan: Plan, state: Path) -> None:
+        assert plan.state is not None, "there is something to fetch"
+        if not state.exists() or reference_of(state) != plan.state:  # a new run may be called as an old one
+            self._link.fetch(plan, state)
+            self._audit.write("fetched", task=plan.task_id, digest=plan.state.digest, size=plan.state.size)
 
     def _renew_if_due(self) -> None:
         """Ask for a new certificate in time; a renewal that fails is tried again tomorrow, the old one still serves."""

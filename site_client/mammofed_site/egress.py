@@ -1,4 +1,4 @@
-"""The one gate through which anything of a visit leaves: exactly the tensors that came, and declared numbers."""
+"""The one gate through which anything leaves: exactly the tensors that came, declared numbers, protected counts."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,14 +8,14 @@ from mammofed_shared.protocol.plan import Plan, Update
 from mammofed_shared.protocol.release import check_metrics, check_tensors
 
 
-def release(plan: Plan, state: Path, update: Path | None, metrics: Mapping[str, float]) -> Update:
+def release(plan: Plan, state: Path | None, update: Path | None, metrics: Mapping[str, float]) -> Update:
     """Let an update leave.
 
     Args:
         plan: what was asked.
-        state: the state that came; names, shapes and dtypes of the update must be its own.
-        update: payload file of a training visit; None for an evaluation.
-        metrics: numbers, each of which the task must declare.
+        state: the state that came, if any; names, shapes and dtypes of the update must be its own.
+        update: payload file of a training visit; None for all others.
+        metrics: numbers, each of which the task must declare; of a query, protected counts.
 
     Raises:
         Refused: something else than that would leave; nothing does.
@@ -23,6 +23,7 @@ def release(plan: Plan, state: Path, update: Path | None, metrics: Mapping[str, 
     check_metrics(plan, metrics)
     if update is None:
         return Update(task_id=plan.task_id, payload=None, metrics=dict(metrics))
+    assert state is not None, "training starts from a state"
     with Payload(state) as came, Payload(update) as leaves:
         check_tensors(leaves, {name: (entry.dtype, entry.shape) for name, entry in came.entries.items()})
     return Update(task_id=plan.task_id, payload=reference_of(update), metrics=dict(metrics))

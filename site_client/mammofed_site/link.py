@@ -145,11 +145,13 @@ class Link:
             NotWanted: the task was withdrawn meanwhile.
             ProtocolError: what came twice is not what the plan's digest names.
         """
+        wanted = plan.state
+        assert wanted is not None, "a query has nothing to fetch"
         part = target.with_name(target.name + ".part")
         target.parent.mkdir(parents=True, exist_ok=True)
         for attempt in (1, 2):
-            digest = self._patiently(lambda: self._fetch_rest(plan, part))
-            if digest == plan.state.digest:
+            digest = self._patiently(lambda: self._fetch_rest(plan.task_id, wanted.size, part))
+            if digest == wanted.digest:
                 part.rename(target)
                 fsync_folder(target.parent)
                 return
@@ -157,20 +159,20 @@ class Link:
             logger.warning("task %s: the state that came is not the plan's (attempt %d)", plan.task_id, attempt)
         raise ProtocolError("the coordinator's state does not have the digest that its plan names")
 
-    def _fetch_rest(self, plan: Plan, part: Path) -> str:
+    def _fetch_rest(self, task_id: str, size: int, part: Path) -> str:
         sha = hashlib.sha256()
         with part.open("a+b", buffering=0) as file:
             file.seek(0)
             while block := file.read(2**22):
                 sha.update(block)
             held = file.tell()
-            if held < plan.state.size:
-                for chunk in self._calls["Fetch"](pb.FetchRequest(task_id=plan.task_id, offset=held)):
+            if held < size:
+                for chunk in self._calls["Fetch"](pb.FetchRequest(task_id=task_id, offset=held)):
                     data = chunk.data  # protobuf copies the bytes each time that they are asked for
                     sha.update(data)
                     write_all(file, data)
                     held += len(data)
-                    if held > plan.state.size:
+                    if held > size:
                         raise ProtocolError("the coordinator sent more than the plan's state")
             os.fsync(file.fileno())
         return sha.hexdigest()

@@ -1,152 +1,79 @@
-"""From the results of single files to the tables of a prepared data set (schemas: ``data/manifest.py``)."""
+"""Writes the three tables of a prepared data set row by row: checked against the schema, and put in place together.
 
-import io
-import json
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+Memory does not grow with the number of rows, and equal rows give equal bytes.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mammofed_shared.config.site import SplitSettings
-from mammofed_shared.data.manifest import EXAM_COLUMNS, IMAGE_COLUMNS, REFUSED_COLUMNS
-from mammofed_shared.dicom.deidentify import Pseudonyms
-from mammofed_shared.dicom.preprocess import Prepared, Refusal
-from mammofed_shared.dicom.reasons import BY_WORD, Kind, Reason
-from mammofed_shared.exam import Report, Split
-from mammofed_shared.report.tables import Labels
-from mammofed_shared.report.templates import sentences_from_attributes
+from mammofed_shared.data.columns import TABLES, check_rows, schema_of
+from mammofed_shared.data.prepared import PREPROCESSING_FILE
+from mammofed_shared.files import fsync_file, fsync_folder
 
-Row = dict[str, Any]
+Row = Mapping[str, Any]
+
+_BATCH = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Texts:
-    """What the hospital's CSV files say, by pseudonym of the study or of the accession number."""
+class PreparedTables:
+    """The tables while they are written; use it with ``with``. Nothing is seen of them before ``commit``."""
 
-    reports: Mapping[str, Report] = field(default_factory=dict)
-    attributes: Mapping[str, list[dict[str, str]]] = field(default_factory=dict)
-    labels: Mapping[str, Labels] = field(default_factory=dict)
+    def __init__(self, prepared: Path) -> None:
+        self._prepared = prepared
+        self._schemas = {name: schema_of(columns) for name, columns in TABLES.items()}
+        self._waiting: dict[str, list[Row]] = {name: [] for name in TABLES}
+        self._writers: dict[str, pq.ParquetWriter] = {}
 
+    def __enter__(self) -> "PreparedTables":
+        """Begin the new tables beside the old ones."""
+        for name, schema in self._schemas.items():
+            self._writers[name] = pq.ParquetWriter(self._unfinished(name), schema)
+        return self
 
-def without_duplicates(
-    outcomes: Mapping[int, Prepared | Refusal],
-) -> tuple[dict[int, Prepared], dict[int, Refusal]]:
-    """Accepted images and refusals by file number, each image once.
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for name, writer in self._writers.items():
+            writer.close()
+            self._unfinished(name).unlink(missing_ok=True)
 
-    Of files with one instance UID, or one patient's equal pixels, the lowest number is kept. Files that share a UID but
-    not their pixels are all refused, and so are exams that claim two patients: nobody knows which of them is right.
-    """
-    accepted = {number: item for number, item in sorted(outcomes.items()) if isinstance(item, Prepared)}
-    refused = {number: item for number, item in outcomes.items() if isinstance(item, Refusal)}
-    contents: dict[str, set[str]] = {}
-    patients: dict[str, set[str]] = {}
-    for item in accepted.values():
-        contents.setdefault(item.image, set()).add(item.png_sha256)
-        patients.setdefault(item.exam, set()).add(item.patient)
-    seen: set[tuple[str, str]] = set()
-    for number, item in list(accepted.items()):
-        same_instance, same_pixels = ("", item.image), (item.patient, item.png_sha256)
-        reason = None
-        if len(contents[item.image]) > 1:
-            reason = Reason.DUPLICATE_CONFLICT
-        elif len(patients[item.exam]) > 1:
-            reason = Reason.CONTRADICTING_TAGS
-        elif {same_instance, same_pixels} & seen:
-            reason = Reason.DUPLICATE
-        if reason is not None:
-            refused[number] = Refusal(reason, reason.sentence)
-            del accepted[number]
-        else:
-            seen |= {same_instance, same_pixels}
-    return accepted, refused
+    def add(self, table: str, row: Row) -> None:
+        """Add a row to ``images``, ``exams`` or ``refused``.
 
+        Raises:
+            DataError: it, or one added shortly before, does not obey the schema.
+        """
+        self._waiting[table].append(row)
+        if len(self._waiting[table]) >= _BATCH:
+            self._flush(table)
 
-def image_rows(accepted: Mapping[int, Prepared]) -> list[Row]:
-    """Rows of images.parquet in the order of file numbers."""
-    names = set(IMAGE_COLUMNS.names) - {"file_number"}
-    return [
-        {name: value for name, value in asdict(item).items() if name in names} | {"file_number": number}
-        for number, item in sorted(accepted.items())
-    ]
+    def commit(self) -> None:
+        """Put the new tables in the place of the old ones.
 
+        The data set counts as not prepared from the first to the last of them; whoever is killed in between prepares
+        it again, without decoding.
+        """
+        for name, writer in self._writers.items():
+            self._flush(name)
+            writer.close()
+            fsync_file(self._unfinished(name))
+        (self._prepared / PREPROCESSING_FILE).unlink(missing_ok=True)
+        for name in self._writers:
+            self._unfinished(name).replace(self._prepared / f"{name}.parquet")
+        fsync_folder(self._prepared)
 
-def refused_rows(refused: Mapping[int, Refusal]) -> list[Row]:
-    """Rows of refused.parquet in the order of file numbers."""
-    return [
-        {
-            "file_number": number,
-            "reason": item.reason,
-            "detail": item.detail or BY_WORD[item.reason].sentence,
-            "is_error": BY_WORD[item.reason].kind is Kind.ERROR,
-        }
-        for number, item in sorted(refused.items())
-    ]
+    def _flush(self, table: str) -> None:
+        rows = self._waiting[table]
+        if rows:
+            batch = pa.RecordBatch.from_pylist(rows, schema=self._schemas[table])
+            check_rows(batch, TABLES[table])
+            self._writers[table].write_batch(batch)
+            rows.clear()
 
-
-def exam_rows(accepted: Iterable[Prepared], texts: Texts, split: SplitSettings, names: Pseudonyms) -> list[Row]:
-    """Rows of exams.parquet in the order of pseudonyms: split, day, text and labels of every exam that has an image."""
-    exams: dict[str, list[Prepared]] = {}
-    first_day: dict[str, int] = {}
-    for item in accepted:
-        exams.setdefault(item.exam, []).append(item)
-        if item.shifted_day is not None:
-            first_day[item.patient] = min(item.shifted_day, first_day.get(item.patient, item.shifted_day))
-    rows = []
-    for exam, images in sorted(exams.items()):
-        patient = images[0].patient
-        days = [image.shifted_day for image in images if image.shifted_day is not None]
-        keys = [exam, *sorted({image.accession for image in images} - {""})]
-        row: Row = {"exam": exam, "patient": patient, "split": split_of(patient, split, names).value}
-        row |= {"day": min(days) - first_day[patient] if days else None}
-        rows.append(row | _text_of(exam, keys, texts))
-    return rows
-
-
-def split_of(patient: str, split: SplitSettings, names: Pseudonyms) -> Split:
-    """The part to which a patient belongs for good, whatever else the data set holds."""
-    share = names.share(patient)
-    if share < split.train:
-        return Split.TRAIN
-    return Split.VALIDATION if share < split.train + split.validation else Split.TEST
-
-
-def parquet(rows: Sequence[Row], schema: pa.Schema) -> bytes:
-    """A table as a Parquet file; equal rows give equal bytes."""
-    sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), sink)
-    return sink.getvalue()
-
-
-def tables(images: Sequence[Row], exams: Sequence[Row], refused: Sequence[Row]) -> dict[str, bytes]:
-    """The three table files by name."""
-    return {
-        "images.parquet": parquet(images, IMAGE_COLUMNS),
-        "exams.parquet": parquet(exams, EXAM_COLUMNS),
-        "refused.parquet": parquet(refused, REFUSED_COLUMNS),
-    }
-
-
-def counts_by_reason(refused: Iterable[Refusal]) -> dict[str, int]:
-    """How many files each reason has refused, the most frequent first."""
-    return dict(Counter(item.reason for item in refused).most_common())
-
-
-def _text_of(exam: str, keys: Sequence[str], texts: Texts) -> Row:
-    labels = next((texts.labels[key] for key in keys if key in texts.labels), Labels())
-    report = next((texts.reports[key] for key in keys if key in texts.reports), None)
-    attributes = next((texts.attributes[key] for key in keys if key in texts.attributes), None)
-    origin = "report" if report is not None else "attributes" if attributes is not None else None
-    if report is None and attributes is not None:
-        # The seed is the exam's own, so a sentence never changes with what else is in the data set.
-        report = sentences_from_attributes(attributes, density=labels.density, seed=int(exam[:8], 16))
-    return {
-        "findings": None if report is None else report.findings,
-        "impression": None if report is None else report.impression,
-        "text_origin": origin,
-        "density": labels.density,
-        "labels": json.dumps({name: int(value) for name, value in sorted(labels.findings.items())}),
-        "attributes": None if attributes is None else json.dumps(attributes),
-    }
+    def _unfinished(self, table: str) -> Path:
+        return self._prepared / f".{table}.parquet.writing"

@@ -3,7 +3,7 @@
     <site folder>/visits/<task>/visit.json           what the worker shall do (a VisitOrder)
     <site folder>/visits/<task>/state.safetensors    the state that came
     <site folder>/visits/<task>/result/              what the worker made; renamed into place when it is whole
-        update.safetensors  metrics.json  moments.safetensors  scores.csv
+        update.safetensors  metrics.json  moments.safetensors  scores.csv  counted.json
 
 The worker is forked from a server process that has torch loaded (multiprocessing's forkserver), so a visit starts in
 milliseconds and each starts fresh. It gets neither certificate nor the coordinator's address.
@@ -70,8 +70,11 @@ def finished_result(folder: Path, plan: Plan) -> Path | None:
     """The result of a visit that was finished earlier, perhaps by a process that was killed since.
 
     A result whose update was handed in and removed does not count: who asks for it again gets it trained again. Nor
-    does one of another plan of the same name: a new run may be called as an old one.
+    does one of another plan of the same name: a new run may be called as an old one. Nor do counts: the data may have
+    changed, and counting is quick.
     """
+    if plan.kind == "query":
+        return None
     result = folder / "result"
     needed = "update.safetensors" if plan.kind == "train" else "metrics.json"
     if not (result / needed).exists():
@@ -88,7 +91,7 @@ def forget_result(settings: SiteSettings, task_id: str) -> None:
     shutil.rmtree(visit_folder(settings, task_id) / "result", ignore_errors=True)
 
 
-def run_visit(settings: SiteSettings, plan: Plan, state: Path, monitor: Monitor) -> Path:
+def run_visit(settings: SiteSettings, plan: Plan, state: Path | None, monitor: Monitor) -> Path:
     """Do a visit, unless it was done before, and give the folder of its result.
 
     Raises:
@@ -141,10 +144,11 @@ def remove_old_visits(settings: SiteSettings, plan: Plan) -> None:
             shutil.rmtree(old, ignore_errors=True)
 
 
-def _run_worker(folder: Path, state: Path, out: Path, monitor: Monitor) -> None:
+def _run_worker(folder: Path, state: Path | None, out: Path, monitor: Monitor) -> None:
     context = worker_context()
     ours, theirs = context.Pipe()
-    process = context.Process(target=worker_entry.run, args=(str(folder), str(state), str(out), theirs))
+    given = None if state is None else str(state)
+    process = context.Process(target=worker_entry.run, args=(str(folder), given, str(out), theirs))
     process.start()
     theirs.close()
     try:

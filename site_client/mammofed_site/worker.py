@@ -1,4 +1,4 @@
-"""The heavy half of a visit: reads an order, trains or evaluates, writes the result. Torch lives here."""
+"""The heavy half of a visit: reads an order, trains, evaluates or counts, writes the result. Torch lives here."""
 
 import errno
 import logging
@@ -10,12 +10,13 @@ from mammofed_shared.errors import DataError, RefusalCode, Refused, VisitFailed
 from mammofed_shared.log import start_logging
 from mammofed_shared.protocol.plan import Progress
 from mammofed_shared.training.visit import evaluate_visit, train_visit
+from mammofed_site.quality_counts import write_quality_counts
 from mammofed_site.visit import VisitOrder
 
 logger = logging.getLogger(__name__)
 
 
-def do_visit(folder: str, state: str, out: str, report: Callable[[Progress], None]) -> RefusalCode | None:
+def do_visit(folder: str, state: str | None, out: str, report: Callable[[Progress], None]) -> RefusalCode | None:
     """Do the visit whose order is in ``folder``; None when it went well, else the code that may leave.
 
     The reason in words goes to this site's log only.
@@ -24,30 +25,11 @@ def do_visit(folder: str, state: str, out: str, report: Callable[[Progress], Non
     plan = order.plan
     start_logging(order.log_file)
     try:
-        exams = read_exams(order.datasets, plan.preprocessing)
-        if plan.kind == "train":
-            train_visit(
-                plan,
-                state=Path(state),
-                moments=order.moments,
-                exams=exams,
-                text_encoder=order.text_encoder,
-                device=order.device,
-                threads=order.threads,
-                out=Path(out),
-                report=report,
-            )
+        if plan.kind == "query":
+            write_quality_counts(order.datasets, Path(out))
         else:
-            evaluate_visit(
-                plan,
-                state=Path(state),
-                exams=exams,
-                text_encoder=order.text_encoder,
-                device=order.device,
-                threads=order.threads,
-                out=Path(out),
-                report=report,
-            )
+            assert state is not None, "a visit starts from a state"
+            _do_with_state(order, Path(state), Path(out), report)
     except (VisitFailed, DataError, Refused) as error:
         logger.error("task %s: %s", plan.task_id, error)
         return error.code
@@ -62,3 +44,30 @@ def do_visit(folder: str, state: str, out: str, report: Callable[[Progress], Non
         logger.exception("task %s: the worker failed", plan.task_id)
         return RefusalCode.WORKER_DIED
     return None
+
+
+def _do_with_state(order: VisitOrder, state: Path, out: Path, report: Callable[[Progress], None]) -> None:
+    exams = read_exams(order.datasets, order.plan.preprocessing)
+    if order.plan.kind == "train":
+        train_visit(
+            order.plan,
+            state=state,
+            moments=order.moments,
+            exams=exams,
+            text_encoder=order.text_encoder,
+            device=order.device,
+            threads=order.threads,
+            out=out,
+            report=report,
+        )
+    else:
+        evaluate_visit(
+            order.plan,
+            state=state,
+            exams=exams,
+            text_encoder=order.text_encoder,
+            device=order.device,
+            threads=order.threads,
+            out=out,
+            report=report,
+        )

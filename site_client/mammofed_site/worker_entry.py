@@ -11,7 +11,7 @@ HEAVY_MODULE = "mammofed_site.worker"
 """Loaded by name, in the forkserver and in the worker, so that the parent's imports stay free of torch."""
 
 
-def run(folder: str, state: str, out: str, connection: Connection) -> None:
+def run(folder: str, state: str | None, out: str, connection: Connection) -> None:
     """Do the visit in ``folder`` and say so through ``connection``: progress, then ``done`` or ``failed``."""
 
     def say(word: str, value: object) -> None:

@@ -166,12 +166,18 @@ def test_over_mutual_tls_a_run_ends_in_the_same_bits_as_in_process(
     assert set(released) == {"central", "mayo"}
     assert 0 <= released["mayo"]["auroc/mass"] <= 1
     events = [json.loads(line)["event"] for line in (federation.folder / "mayo/audit.jsonl").read_text().splitlines()]
-    assert events == ["fetched", "permitted", "released", "submitted"] * 3
+    assert events[:4] == ["permitted", "counted", "released", "submitted"]
+    assert events[4:] == ["fetched", "permitted", "released", "submitted"] * 3
+    counts = json.loads((federation.server_folder / "quality.json").read_text())["counts"]
+    assert counts["mayo"]["num_images"] == 55 and counts["mayo"]["num_patients"] == 15, "56 and 14, rounded"
+    assert counts["mayo"]["num_images_by_view/cc"] == 30, "28, rounded"
+    assert "images by vendor" in federation.log("server")
 
 
 @pytest.mark.parametrize(
     "point",
     [
+        pytest.param("mammofed_server.mailbox:check_metrics@before#2", id="one site has told its counts"),
         pytest.param("mammofed_server.mailbox:check_tensors@before#2", id="an update is whole but not judged"),
         pytest.param("mammofed_server.run_state:RunState.commit@before#2", id="an update is accepted, no checkpoint"),
         pytest.param("mammofed_shared.checkpoint:link_state@after#2", id="a checkpoint is being written"),
@@ -193,7 +199,8 @@ def test_a_killed_server_goes_on_to_the_same_bits(
     "point",
     [
         pytest.param("mammofed_site.visit:_note_progress@before#2", id="in the middle of an epoch"),
-        pytest.param("mammofed_site.app:release@after#1", id="trained, nothing sent"),
+        pytest.param("mammofed_site.app:tell_once@after#1", id="counted, nothing sent"),
+        pytest.param("mammofed_site.app:release@after#2", id="trained, nothing sent"),
         pytest.param("mammofed_site.link:_parts@item#2", id="in the middle of the upload"),
     ],
 )

@@ -1,6 +1,7 @@
 """The spool: everything may happen twice, after a kill too, and no site reaches another's task."""
 
 import hashlib
+import math
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from mammofed_server import mailbox as mailbox_module
 from mammofed_server.mailbox import Mailbox, Outcome, RestartUpload, Upload
 from mammofed_shared.errors import ProtocolError, RefusalCode
 from mammofed_shared.protocol.plan import PayloadReference, Plan
+from small_counts import TOLD
 
 CHUNK = 50
 
@@ -283,6 +285,42 @@ def test_an_evaluation_ends_with_its_numbers(tmp_path: Path) -> None:
     mailbox = _offering(tmp_path, plan)
     outcome = mailbox.receive("mayo", Upload(plan.task_id, None, {"auroc/mass": 0.5}, 0), iter(()))
     assert (outcome.refusal, outcome.payload, outcome.metrics) == (None, None, {"auroc/mass": 0.5})
+
+
+def test_a_query_ends_with_protected_counts_and_has_no_state(tmp_path: Path) -> None:
+    plan = make_plan(None, kind="query")
+    mailbox = Mailbox(tmp_path / "spool", SMALL_SPEC)
+    mailbox.put(plan, None)
+    assert mailbox.next_plan("mayo", 0) == plan
+    with pytest.raises(ProtocolError, match="the state of a query, which has none"):
+        mailbox.state_of("mayo", plan.task_id)
+    outcome = mailbox.receive("mayo", Upload(plan.task_id, None, TOLD, 0), iter(()))
+    assert (outcome.refusal, outcome.payload, outcome.metrics) == (None, None, TOLD)
+
+
+@pytest.mark.parametrize(
+    ("changed", "code"),
+    [
+        ({"num_images_by_vendor/jane-doe": 5.0}, "METRIC_NOT_ALLOWED"),
+        ({"num_images": -5.0}, "METRIC_NOT_ALLOWED"),
+        ({"num_images": math.nan}, "METRIC_NOT_ALLOWED"),
+        ({"num_images": 252.0}, "METRIC_NOT_ALLOWED"),
+    ],
+)
+def test_a_query_that_brings_anything_else_is_refused(tmp_path: Path, changed: dict[str, float], code: str) -> None:
+    plan = make_plan(None, kind="query")
+    mailbox = Mailbox(tmp_path / "spool", SMALL_SPEC)
+    mailbox.put(plan, None)
+    upload = Upload(plan.task_id, None, {**TOLD, **changed}, 0)
+    assert mailbox.receive("mayo", upload, iter(())).refusal == code
+
+
+def test_a_query_that_brings_tensors_is_refused(tmp_path: Path) -> None:
+    plan = make_plan(None, kind="query")
+    mailbox = Mailbox(tmp_path / "spool", SMALL_SPEC)
+    mailbox.put(plan, None)
+    upload = Upload(plan.task_id, small_state(tmp_path / "update"), TOLD, 0)
+    assert mailbox.receive("mayo", upload, _chunks(tmp_path / "update")).refusal == "TENSOR_NAMES"
 
 
 def test_bytes_that_are_no_payload_are_refused(tmp_path: Path, mailbox: Mailbox, plan: Plan) -> None:

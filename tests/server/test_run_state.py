@@ -6,11 +6,12 @@ import pytest
 
 from federation import METRICS, small_state
 from mammofed_server import run_state
-from mammofed_server.run_state import EvaluationRecord, RunState
+from mammofed_server.run_state import EvaluationRecord, QualityRecord, RunState
 from mammofed_shared.checkpoint import Contribution, Failure
 from mammofed_shared.errors import CheckpointError, StateError
 from mammofed_shared.protocol.payload import reference_of
 from runs import begin_small_run, small_run_settings
+from small_counts import TOLD
 
 TASKS = ["test/r0001/v00001/central/train", "test/r0001/v00002/mayo/train", "test/r0002/v00003/central/train"]
 
@@ -122,6 +123,13 @@ def test_an_evaluation_is_read_as_it_was_committed(tmp_path: Path) -> None:
     assert run.evaluation(0) is None
     run.commit_evaluation(record)
     assert run.evaluation(0) == record
+
+
+def test_what_the_sites_hold_is_read_as_it_was_committed(tmp_path: Path) -> None:
+    run = begin_small_run(tmp_path)
+    assert run.quality() is None
+    run.commit_quality(QualityRecord(counts={"mayo": TOLD}))
+    assert RunState.open(tmp_path).quality() == QualityRecord(counts={"mayo": TOLD})
 
 
 @pytest.mark.parametrize("ending", ["finished", "cancelled"])

@@ -136,6 +136,13 @@ def test_where_no_coordinator_ran_there_is_no_status(tmp_path: Path) -> None:
         read_status(tmp_path)
 
 
+def test_a_site_that_counts_its_data_is_shown_so(run: RunState, board: SiteBoard) -> None:
+    board.hello("mayo", 1, 1)
+    board.polled("mayo", pb.PollRequest(state=pb.COUNTING), "test/r0000/v00000/mayo/query")
+    mayo = next(line for line in StatusWriter(run, board).read().sites if line.site == "mayo")
+    assert (mayo.state, mayo.kind, mayo.round, mayo.visit) == ("counting", "query", 0, 0)
+
+
 def test_a_site_that_misses_its_polls_is_away(board: SiteBoard, monkeypatch: pytest.MonkeyPatch) -> None:
     board.hello("mayo", 1, 1)
     later = sites.time.time() + sites.ABSENT_AFTER_S + 1

@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 from federation import METRICS, small_state
-from mammofed_server.run_state import EvaluationRecord
+from mammofed_server.run_state import EvaluationRecord, QualityRecord
 from mammofed_shared.checkpoint import Contribution
 from runs import begin_small_run
+from small_counts import TOLD
 
 
 def _track(folder: Path) -> set[tuple[str, float, int]]:
@@ -29,7 +30,9 @@ def test_a_tracker_that_starts_again_goes_on_and_writes_nothing_twice(tmp_path: 
         site="central", task_id="test/r0001/v00001/central/train", update=update, metrics=METRICS
     )
     run.commit(1, 1, (contribution,), (), (tmp_path / "update", update))
+    run.commit_quality(QualityRecord(counts={"mayo": TOLD}))
     trained = {("train/central/num_exams", 10.0, 1), ("train/central/loss", 1.5, 1), ("failures", 0.0, 1)}
+    trained |= {(f"query/mayo/{name}", value, 0) for name, value in TOLD.items()}
 
     assert _track(run.folder) == trained
 

@@ -30,7 +30,7 @@ def test_population_counts_what_is_trained_on_and_held_out(tmp_path: Path) -> No
     assert (found.site, found.dataset, found.is_phantom) == ("mayo", "screening", True)
     assert (found.num_train, found.num_test, found.num_images, found.num_refused) == (8, 6, 56, 0)
     assert found.texts == "reports"
-    assert found.vendors == ("phantom",)
+    assert found.vendors == ("other",)
     assert sum(found.density.values()) == 14
     assert 0 < found.prevalence["mass"] < 1
 
@@ -42,10 +42,12 @@ def test_departures_are_counted_once_a_task_from_the_audit_record(tmp_path: Path
     for _ in range(2):  # killed after the release, and released again
         audit.write("released", task=train, digest="a" * 64, size=1000, metrics=["loss"])
     audit.write("released", task=evaluate, digest="", size=0, metrics=["auroc/mass"])
+    counts = ["num_images", "num_images_by_view/cc", "num_images_by_view/mlo"]
+    audit.write("released", task="demo/r0000/v00000/mayo/query", digest="", size=0, metrics=counts)
     audit.write("refused", task=train, code="NOT_FINITE")
     found = departure_of("mayo", tmp_path)
     assert (found.num_visits, found.num_bytes, found.num_evaluations, found.refused) == (1, 1000, 1, 1)
-    assert found.numbers == ("auroc/mass", "loss")
+    assert found.numbers == ("auroc/mass", "loss", "num_images", "num_images_by_view/…")
 
 
 def status(**of_mayo: object) -> RunStatus:

@@ -59,7 +59,7 @@ def test_an_export_is_prepared_whole_but_for_its_strays(name: str, tmp_path: Pat
     hospital = small(name, tmp_path)
     settings = site_of(hospital, tmp_path)
     summary = preprocess(settings, settings.datasets[0], hospital.key)
-    assert (summary.num_images, summary.num_exams, summary.num_texts) == (8, 2, 2)
+    assert (summary.num_images, summary.num_exams, summary.texts_by_split.total()) == (8, 2, 2)
     assert summary.refused == {"for_processing": 1, "truncated": 1, "not_dicom": 1}
     assert summary.flagged == {}
     prepared = settings.prepared_folder(settings.datasets[0])

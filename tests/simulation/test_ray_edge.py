@@ -21,9 +21,10 @@ from mammofed_shared.protocol.flower import become_flower_task, plan_message, pl
 from mammofed_shared.protocol.payload import Payload, PayloadWriter, reference_of, write_payload
 from mammofed_shared.protocol.plan import PayloadReference, Plan, Update
 from mammofed_simulation import ray_edge
-from mammofed_simulation.ray_edge import PARTITION_KEY, TENSORS, edge_app, to_arrays, to_file
+from mammofed_simulation.ray_edge import NAME_QUERY, PARTITION_KEY, TENSORS, edge_app, to_arrays, to_file
 from mammofed_simulation.ray_grid import RayGrid, simulate_on_ray
 from mammofed_site.visit import visit_folder
+from small_counts import TOLD
 
 
 def _every_dtype(path: Path) -> PayloadReference:
@@ -145,6 +146,9 @@ def test_an_array_that_is_not_what_it_says_is_refused_with_its_name(tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir()] == ["state"], "nothing of it stays"
 
 
+ASKS_NAME = f"{MessageType.QUERY}.{NAME_QUERY}"
+
+
 # ── messages: an engine without Ray, that calls the sites' app at once ──────────────────────────────────────────
 
 
@@ -170,10 +174,10 @@ class Engine:
 
     def _answer(self, message: Message, node: int) -> Message:
         config = {PARTITION_KEY: self.nodes.index(node)}
-        if self.fails_with is not None and message.metadata.message_type != MessageType.QUERY:
+        if self.fails_with is not None and message.metadata.message_type != ASKS_NAME:
             return Message(self.fails_with, reply_to=message)
         reply = self.app(message, Context(1, node, config, RecordDict(), {}))
-        if self.spoil is not None and message.metadata.message_type != MessageType.QUERY:
+        if self.spoil is not None and message.metadata.message_type != ASKS_NAME:
             self.spoil(reply)
         return reply
 
@@ -198,14 +202,16 @@ def sites(tmp_path: Path) -> list[SiteSettings]:
 
 
 @pytest.fixture
-def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Plan, Path, str]]:
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Plan, Path | None, str]]:
     """Puts a site's app in place that returns an update of its own at once; gives what it was called with."""
-    calls: list[tuple[Plan, Path, str]] = []
+    calls: list[tuple[Plan, Path | None, str]] = []
 
     def answer(message: Message, context: Context) -> Message:
         plan, state = plan_of(message)
-        assert reference_of(state) == plan.state, "the state that came is the plan's"
         calls.append((plan, state, SiteSettings.model_validate_json(str(context.node_config["site"])).site))
+        if state is None:
+            return update_reply(message, Update(task_id=plan.task_id, payload=None, metrics=TOLD), None)
+        assert reference_of(state) == plan.state, "the state that came is the plan's"
         if plan.kind == "evaluate":
             return update_reply(message, Update(task_id=plan.task_id, payload=None, metrics={"num_exams": 6.0}), None)
         path = state.parent / "result" / "update.safetensors"
@@ -215,6 +221,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Plan, Path, str]]:
     app = ClientApp()
     app.train()(answer)
     app.evaluate()(answer)
+    app.query()(answer)
     monkeypatch.setattr(ray_edge, "site_app", app)
     return calls
 
@@ -230,7 +237,7 @@ def _plan_message(tmp_path: Path, grid: RayGrid, site: str = "mayo", kind: str =
 
 
 def test_an_update_comes_back_as_the_very_file_that_the_site_made(
-    tmp_path: Path, sites: list[SiteSettings], trained: list[tuple[Plan, Path, str]]
+    tmp_path: Path, sites: list[SiteSettings], trained: list[tuple[Plan, Path | None, str]]
 ) -> None:
     grid = _grid(tmp_path, Engine(edge_app(sites)))
     (reply,) = grid.send_and_receive([_plan_message(tmp_path, grid)])
@@ -248,7 +255,7 @@ def test_an_update_comes_back_as_the_very_file_that_the_site_made(
 
 
 def test_each_plan_goes_to_its_own_site_and_replies_keep_their_order(
-    tmp_path: Path, sites: list[SiteSettings], trained: list[tuple[Plan, Path, str]]
+    tmp_path: Path, sites: list[SiteSettings], trained: list[tuple[Plan, Path | None, str]]
 ) -> None:
     grid = _grid(tmp_path, Engine(edge_app(sites)))
     replies = grid.send_and_receive([_plan_message(tmp_path, grid, site) for site in ("mayo", "central")])
@@ -257,12 +264,39 @@ def test_each_plan_goes_to_its_own_site_and_replies_keep_their_order(
 
 
 def test_an_evaluation_brings_numbers_only(
-    tmp_path: Path, sites: list[SiteSettings], trained: list[tuple[Plan, Path, str]]
+    tmp_path: Path, sites: list[SiteSettings], trained: list[tuple[Plan, Path | None, str]]
 ) -> None:
     grid = _grid(tmp_path, Engine(edge_app(sites)))
     (reply,) = grid.send_and_receive([_plan_message(tmp_path, grid, kind="evaluate")])
     update, path = update_of(reply)
     assert (update.payload, path, update.metrics) == (None, None, {"num_exams": 6.0})
+
+
+def test_a_query_brings_counts_and_no_weights_travel(
+    tmp_path: Path, sites: list[SiteSettings], trained: list[tuple[Plan, Path | None, str]]
+) -> None:
+    replied: list[Message] = []
+    grid = _grid(tmp_path, Engine(edge_app(sites), spoil=replied.append))
+    plan = make_plan(None, "mayo", kind="query")
+    (reply,) = grid.send_and_receive([plan_message(plan, None, grid.node_of("mayo"))])
+    update, path = update_of(reply)
+    assert (update.payload, path, update.metrics) == (None, None, TOLD)
+    assert trained == [(plan, None, "mayo")]
+    assert dict(replied[0].content.array_records) == {}
+    assert not visit_folder(sites[1], plan.task_id).exists(), "there is no state to put into it"
+
+
+def _count_a_person(reply: Message) -> None:
+    reply.content.metric_records["metrics"]["num_images_by_vendor/jane-doe"] = 5.0
+
+
+def test_counts_of_anything_else_are_refused_as_the_mailbox_would(
+    tmp_path: Path, sites: list[SiteSettings], trained: list[tuple[Plan, Path | None, str]]
+) -> None:
+    grid = _grid(tmp_path, Engine(edge_app(sites), spoil=_count_a_person))
+    query = plan_message(make_plan(None, "mayo", kind="query"), None, grid.node_of("mayo"))
+    (reply,) = grid.send_and_receive([query])
+    assert RefusalCode(reply.error.code) is RefusalCode.METRIC_NOT_ALLOWED
 
 
 def _lose_weights(reply: Message) -> None:
@@ -295,7 +329,11 @@ def _not_finite(reply: Message) -> None:
     ],
 )
 def test_a_bad_update_is_refused_as_the_mailbox_would(
-    tmp_path: Path, sites: list[SiteSettings], trained: list[tuple[Plan, Path, str]], spoil: Any, code: RefusalCode
+    tmp_path: Path,
+    sites: list[SiteSettings],
+    trained: list[tuple[Plan, Path | None, str]],
+    spoil: Any,
+    code: RefusalCode,
 ) -> None:
     grid = _grid(tmp_path, Engine(edge_app(sites), spoil=spoil))
     (reply,) = grid.send_and_receive([_plan_message(tmp_path, grid)])
@@ -304,7 +342,7 @@ def test_a_bad_update_is_refused_as_the_mailbox_would(
 
 
 def test_a_state_that_is_not_the_plans_never_reaches_the_site(
-    tmp_path: Path, sites: list[SiteSettings], trained: list[tuple[Plan, Path, str]]
+    tmp_path: Path, sites: list[SiteSettings], trained: list[tuple[Plan, Path | None, str]]
 ) -> None:
     grid = _grid(tmp_path, Engine(edge_app(sites)))
     message = _plan_message(tmp_path, grid)

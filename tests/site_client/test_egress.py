@@ -10,18 +10,19 @@ from flwr.app import Context, Message, RecordDict
 import fake_workers
 from bare_site import bare_site
 from federation import METRICS, make_plan, small_state
-from mammofed_shared.config.site import SiteSettings
+from mammofed_shared.config.site import PolicySettings, SiteSettings
 from mammofed_shared.config.text_encoder import folder_digest
 from mammofed_shared.errors import RefusalCode, Refused
 from mammofed_shared.protocol.flower import become_flower_task, plan_message, update_of
 from mammofed_shared.protocol.payload import Payload, write_payload
 from mammofed_shared.protocol.plan import Plan
 from mammofed_site import app as app_module
-from mammofed_site import visit
+from mammofed_site import released_counts, visit
 from mammofed_site.app import SITE_KEY, app
 from mammofed_site.audit import Audit
 from mammofed_site.egress import release
 from prepared import SMALL, TEXT_ENCODER
+from small_counts import COUNTS, TOLD
 
 
 @pytest.fixture
@@ -85,6 +86,14 @@ def test_an_evaluation_leaves_as_numbers_only(tmp_path: Path) -> None:
         release(plan, tmp_path / "state", None, {"auroc/patient-4711": 0.9})
 
 
+def test_a_query_leaves_as_protected_counts_only(tmp_path: Path) -> None:
+    plan = make_plan(None, kind="query")
+    assert release(plan, None, None, TOLD).metrics == TOLD
+    for exact in ({"num_images": 252.0}, {"num_images_by_vendor/ge": 84.0}, {"num_images_by_vendor/jane-doe": 5.0}):
+        with pytest.raises(Refused, match="METRIC_NOT_ALLOWED"):
+            release(plan, None, None, {**TOLD, **exact})
+
+
 # ── through the whole ClientApp ─────────────────────────────────────────────────────────────────────────────────
 
 
@@ -94,7 +103,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SiteSettings:
     return bare_site(tmp_path / "site")
 
 
-def _ask(settings: SiteSettings, plan: Plan, state: Path) -> Message:
+def _ask(settings: SiteSettings, plan: Plan, state: Path | None) -> Message:
     become_flower_task()
     right = {"preprocessing": SMALL.digest, "text_encoder": folder_digest(TEXT_ENCODER)}
     config = {SITE_KEY: settings.model_dump_json()}
@@ -123,6 +132,31 @@ def test_what_leaves_is_in_the_audit_record_before_it_leaves(
     assert (permitted["event"], permitted["state"]) == ("permitted", plan.state.digest)
     assert (released["event"], released["digest"]) == ("released", update.payload.digest)
     assert released["metrics"] == sorted(update.metrics) == ["duration_s", "loss", "num_exams"]
+
+
+def test_a_query_is_answered_with_protected_counts_that_were_written_down_first(settings: SiteSettings) -> None:
+    update, path = update_of(_ask(settings, make_plan(None, kind="query"), None))
+    assert (update.metrics, update.payload, path) == (TOLD, None, None)
+    permitted, counted, released = _events(settings)
+    assert [event["event"] for event in (permitted, counted, released)] == ["permitted", "counted", "released"]
+    assert (counted["data"], counted["least_cell"], counted["is_repeated"]) == (COUNTS.digest, 10, False)
+    assert released["metrics"] == sorted(TOLD)
+
+
+def test_equal_data_are_told_once_whatever_the_policy_is_by_then(settings: SiteSettings) -> None:
+    first, _ = update_of(_ask(settings, make_plan(None, kind="query"), None))
+    looser = settings.model_copy(update={"policy": PolicySettings(least_cell=2)})
+    again, _ = update_of(_ask(looser, make_plan(None, kind="query").model_copy(update={"run": "another"}), None))
+    assert again.metrics == first.metrics
+    counted = _events(settings)[-2]
+    assert (counted["event"], counted["least_cell"], counted["is_repeated"]) == ("counted", 10, True)
+
+
+def test_counts_that_are_not_protected_do_not_leave(settings: SiteSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(released_counts, "protect", lambda *_: {**TOLD, "num_images": 252.0})
+    reply = _ask(settings, make_plan(None, kind="query"), None)
+    assert RefusalCode(reply.error.code) is RefusalCode.METRIC_NOT_ALLOWED
+    assert _events(settings)[-1]["event"] == "failed"
 
 
 def test_an_update_that_may_not_leave_becomes_a_code_and_is_not_kept(

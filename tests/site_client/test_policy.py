@@ -46,6 +46,13 @@ def test_a_run_that_asks_for_other_images_is_refused(settings: SiteSettings) -> 
     assert "data set screening" in str(refusal) and "site-client preprocess" in str(refusal)
 
 
+def test_a_query_is_permitted_on_the_same_terms_as_a_visit(settings: SiteSettings) -> None:
+    query = _plan(settings, kind="query", state=None)
+    permit(query, settings)
+    other = query.model_copy(update={"preprocessing": PreprocessingSettings(height=65, width=40).digest})
+    assert _refusal(other, settings).code is RefusalCode.PREPROCESSING_MISMATCH
+
+
 def test_one_data_set_that_is_not_prepared_refuses_the_visit(settings: SiteSettings) -> None:
     second = settings.datasets[0].model_copy(update={"name": "diagnostic"})
     both = settings.model_copy(update={"datasets": (*settings.datasets, second)})

@@ -19,7 +19,9 @@ from mammofed_shared.config.site import SiteSettings
 from mammofed_shared.errors import RefusalCode, VisitFailed
 from mammofed_shared.protocol.plan import PayloadReference, Plan, Progress
 from mammofed_site import visit
+from mammofed_site.disclosure import Counts
 from mammofed_site.visit import Monitor, VisitCancelled, forget_result, remove_old_visits, run_visit, visit_folder
+from small_counts import COUNTS
 
 LONGEST_S = 60.0
 
@@ -175,6 +177,14 @@ def test_a_result_that_was_refused_is_not_sent_again(settings: SiteSettings) -> 
     _do(settings, plan, "refused")
     forget_result(settings, plan.task_id)
     assert (_do(settings, plan, "better") / "update.safetensors").read_text() == "better"
+
+
+def test_a_query_is_counted_again_whenever_it_is_asked(settings: SiteSettings) -> None:
+    plan = make_plan(None, kind="query")
+    for _ in range(2):
+        result = run_visit(settings, plan, None, Monitor())
+        assert Counts.model_validate_json((result / "counted.json").read_text()) == COUNTS
+        (result / "counted.json").write_text("of data that have changed since")
 
 
 # ── optimizer moments ───────────────────────────────────────────────────────────────────────────────────────────

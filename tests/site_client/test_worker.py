@@ -10,9 +10,11 @@ import pytest
 
 from federation import make_plan, small_state
 from mammofed_shared.errors import DataError, RefusalCode
+from mammofed_shared.protocol.plan import Plan
 from mammofed_site import worker
+from mammofed_site.disclosure import Counts
 from mammofed_site.visit import VisitOrder
-from prepared import TEXT_ENCODER
+from prepared import TEXT_ENCODER, prepare_dataset
 
 
 @pytest.fixture(autouse=True)
@@ -25,6 +27,19 @@ def _restored_logging() -> Iterator[None]:
             handler.close()
     root.handlers[:] = before
     root.setLevel(level)
+
+
+def _order(folder: Path, plan: Plan, datasets: tuple[tuple[str, Path], ...] = ()) -> None:
+    order = VisitOrder(
+        plan=plan,
+        datasets=datasets,
+        text_encoder=TEXT_ENCODER,
+        device="cpu",
+        threads=1,
+        log_file=folder / "worker.log",
+        moments=None,
+    )
+    (folder / "visit.json").write_text(order.model_dump_json())
 
 
 @pytest.mark.parametrize(
@@ -40,16 +55,7 @@ def _restored_logging() -> Iterator[None]:
 def test_a_failure_becomes_a_code_and_its_words_stay_in_the_sites_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, code: RefusalCode
 ) -> None:
-    order = VisitOrder(
-        plan=make_plan(small_state(tmp_path / "state")),
-        datasets=(),
-        text_encoder=TEXT_ENCODER,
-        device="cpu",
-        threads=1,
-        log_file=tmp_path / "worker.log",
-        moments=None,
-    )
-    (tmp_path / "visit.json").write_text(order.model_dump_json())
+    _order(tmp_path, make_plan(small_state(tmp_path / "state")))
 
     def fail(*_: object) -> None:
         raise error
@@ -62,3 +68,16 @@ def test_a_failure_becomes_a_code_and_its_words_stay_in_the_sites_log(
     assert reported == []
     assert str(error) in (tmp_path / "worker.log").read_text()
     assert json.loads((tmp_path / "visit.json").read_text())["plan"]["site"] == "mayo"
+
+
+def test_a_query_counts_the_prepared_tables(tmp_path: Path) -> None:
+    prepare_dataset(tmp_path / "screening", seed=1)
+    _order(tmp_path, make_plan(None, kind="query"), (("screening", tmp_path / "screening"),))
+    assert worker.do_visit(str(tmp_path), None, str(tmp_path), lambda _: None) is None
+    counts = Counts.model_validate_json((tmp_path / "counted.json").read_text())
+    assert (counts.num_images, counts.num_exams, counts.num_patients) == (56, 14, 14)
+
+
+def test_a_query_of_tables_that_are_not_there_gives_a_code(tmp_path: Path) -> None:
+    _order(tmp_path, make_plan(None, kind="query"), (("screening", tmp_path / "screening"),))
+    assert worker.do_visit(str(tmp_path), None, str(tmp_path), lambda _: None) is RefusalCode.NO_DATA

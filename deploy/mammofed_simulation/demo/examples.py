@@ -16,8 +16,8 @@ import pydicom
 
 from mammofed_shared.config.preprocessing import PreprocessingSettings
 from mammofed_shared.config.site import DatasetSettings, SiteSettings
-from mammofed_shared.dicom.deidentify import Pseudonyms
 from mammofed_shared.exam import Split
+from mammofed_shared.pseudonyms import Pseudonyms
 from mammofed_simulation.hospitals import DemoDataset
 
 _NUM_REAL = 2

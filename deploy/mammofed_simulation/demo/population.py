@@ -48,8 +48,14 @@ def departure_of(site: str, folder: Path) -> Departure:
     return Departure(
         site=site,
         num_visits=len(visits),
-        num_evaluations=len({event["task"] for event in released} - set(visits)),
+        num_evaluations=len({event["task"] for event in released if event["task"].endswith("/evaluate")}),
         num_bytes=sum(visits.values()),
-        numbers=tuple(sorted({name for event in released for name in event["metrics"]})),
+        numbers=tuple(sorted({_number_name(event["task"], name) for event in released for name in event["metrics"]})),
         refused=sum(event["event"] == "refused" for event in events),
     )
+
+
+def _number_name(task: str, name: str) -> str:
+    """The name of a released number; the counts before the first turn have one for each table."""
+    table, slash, _ = name.partition("/")
+    return f"{table}/…" if slash and task.endswith("/query") else name

@@ -1,12 +1,27 @@
 """Configuration of a site: what hospital IT writes and ``site-client`` executes."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from mammofed_shared.config.base import Settings, Slug
 from mammofed_shared.config.preprocessing import PreprocessingSettings
+
+
+class ChoiceSettings(Settings):
+    """Which exams of a data set count, as far as the hospital's tables and reports say what they are (paper:
+    Dataset)."""
+
+    birads: tuple[Annotated[int, Field(ge=0, le=6)], ...] = (0, 1, 2)
+    """BI-RADS categories to take, where the category is known; an exam of unknown category is taken."""
+    exams: Literal["any", "complete"] = "any"
+    """`complete`: only exams that have both views of both breasts."""
+    kind: Literal["screening", "any"] = "screening"
+    """`screening` leaves out exams that are known to be diagnostic."""
+    cohort: Literal["none", "embed"] = "none"
+    """`embed` marks positive and negative exams by EMBED's case definition (docs/reports.md), and takes their
+    BI-RADS category as it is."""
 
 
 class DatasetSettings(Settings):
@@ -15,17 +30,27 @@ class DatasetSettings(Settings):
     name: Slug
     dicom: Path | None = None
     """Folder with DICOM files, searched in all its sub-folders. Needed by `preprocess` only; see docs/data.md."""
-    profile: Literal["standard", "cbis-ddsm"] = "standard"
-    """How this archive says laterality, view and patient; `standard` follows DICOM."""
+    profile: str = "standard"
+    """Import profile: how this archive says laterality, view and patient. `standard` follows DICOM, `cbis-ddsm` is that
+    archive's, and a path ending in `.yaml` is one of your own (docs/data.md)."""
     reports: Path | None = None
-    """CSV with columns `accession` or `study_uid`, and `report` or `findings` and `impression`."""
+    """A CSV, or a folder with one text file or DICOM SR object an exam (docs/reports.md)."""
+    reports_with_identifiers: Literal["scrub", "drop", "keep"] = "scrub"
+    """What becomes of a report with a name, date or number in it: `scrub` strikes them out, `drop` leaves the report
+    out, `keep` takes it as it is, for hospitals whose reports are de-identified already."""
     attributes: Path | None = None
-    """CSV with columns `accession` or `study_uid`, `finding`, `value` (`positive` or `negative`), and where known
-    `subtype`, `laterality` (`left`, `right`), `position`, `depth`: one row a finding. Sentences are made from it where
-    there is no report."""
+    """CSV of structured findings. Sentences are made from it where there is no report."""
+    attributes_mapping: str = "standard"
+    """What the columns of `attributes` mean: `standard` or `embed`, or the path of a YAML file (docs/reports.md)."""
     labels: Path | None = None
     """CSV with `accession` or `study_uid`, one 0/1 column a finding, and `density` (A–D): the truth that evaluation
     needs. An empty cell means that nobody knows."""
+    outcomes: Path | None = None
+    """CSV with `accession` or `study_uid`, `years_to_cancer` and `years_to_last_followup`: the truth of risk
+    prediction."""
+    teacher: Path | None = None
+    """CSV with `accession` or `study_uid`, and MIRAI's risk of the years 1 to 5 in `year1` to `year5`."""
+    choose: ChoiceSettings = ChoiceSettings()
     prepared: Path | None = None
     """Folder of the prepared data set. Empty: `<folder>/datasets/<name>`."""
 
@@ -42,6 +67,13 @@ class SplitSettings(Settings):
         if abs(self.train + self.validation + self.test - 1) > 1e-9:
             raise ValueError("train, validation and test must sum to 1")
         return self
+
+
+class PolicySettings(Settings):
+    """What this site lets out; the coordinator cannot loosen it."""
+
+    least_cell: int = Field(10, ge=2, le=1000)
+    """Cells of the counts before the first turn with fewer patients than this are not told (docs/operate/quality.md)."""
 
 
 class WorkerSettings(Settings):
@@ -71,6 +103,7 @@ class SiteSettings(Settings):
     text_encoder: Path
     """Folder with the text encoder's configuration and tokenizer (and weights)."""
     worker: WorkerSettings = WorkerSettings()
+    policy: PolicySettings = PolicySettings()
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> "SiteSettings":

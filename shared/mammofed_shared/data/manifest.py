@@ -1,61 +1,31 @@
-"""The tables of a prepared data set, and reading them as exams.
+"""Reading a prepared data set as exams.
 
     <prepared>/images/<patient>/<exam>/<image>.png     8-bit grey
-    <prepared>/images.parquet                          IMAGE_COLUMNS, one row an image
-    <prepared>/exams.parquet                           EXAM_COLUMNS, one row an exam
-    <prepared>/refused.parquet                         REFUSED_COLUMNS, one row a refused file
+    <prepared>/images.parquet                          one row an image; the columns of all three: data/columns.py
+    <prepared>/exams.parquet                           one row an exam
+    <prepared>/refused.parquet                         one row a refused file
     <prepared>/counts.json, preprocessing.json         data/prepared.py
 
 Written by ``site-client preprocess``, described for users in docs/data.md.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mammofed_shared.data.prepared import read_preprocessing
+from mammofed_shared.dicom.reasons import Reason
 from mammofed_shared.errors import DataError, RefusalCode
 from mammofed_shared.exam import Exam, Image, Laterality, Report, Split, View
 
-IMAGE_COLUMNS = pa.schema(
-    [
-        ("image", pa.string()),  # pseudonym of the SOP instance
-        ("exam", pa.string()),  # pseudonym of the study
-        ("patient", pa.string()),  # pseudonym of the patient
-        ("laterality", pa.string()),  # L or R
-        ("view", pa.string()),  # CC or MLO
-        ("path", pa.string()),  # of the PNG, relative to the data set's folder
-        ("vendor", pa.string()),  # manufacturer, from an allow-list, or "other"
-        ("spacing_mm", pa.float64()),  # of a pixel after the resize, rows; null where unknown
-        ("crop_top", pa.int32()),  # breast box in the stored image: first row,
-        ("crop_left", pa.int32()),  # first column,
-        ("crop_height", pa.int32()),  # rows,
-        ("crop_width", pa.int32()),  # columns
-        ("flipped", pa.bool_()),  # mirrored so that the chest wall is left
-        ("flagged", pa.string()),  # reason words of suspicions that did not refuse it, joined by ";"
-        ("file_number", pa.int64()),  # local number of the source file
-    ]
-)
-EXAM_COLUMNS = pa.schema(
-    [
-        ("exam", pa.string()),
-        ("patient", pa.string()),
-        ("split", pa.string()),  # train, validation or test
-        ("day", pa.int32()),  # days since the patient's first exam
-        ("findings", pa.string()),  # null where there is no report
-        ("impression", pa.string()),
-        ("text_origin", pa.string()),  # report, attributes or null
-        ("density", pa.string()),  # A–D or null
-        ("labels", pa.string()),  # JSON: finding → 0 or 1
-        ("attributes", pa.string()),  # JSON: list of structured findings, or null
-    ]
-)
-REFUSED_COLUMNS = pa.schema(
-    [("file_number", pa.int64()), ("reason", pa.string()), ("detail", pa.string()), ("is_error", pa.bool_())]
-)
+Row = dict[str, Any]
+
+_IMAGE_COLUMNS = ("image", "exam", "laterality", "view", "path", "flagged")
+_EXAM_COLUMNS = ("exam", "patient", "split", "findings", "impression", "density", "labels")
 
 
 def read_exams(datasets: Iterable[tuple[str, Path]], preprocessing_digest: str | None = None) -> list[Exam]:
@@ -77,17 +47,38 @@ def read_exams(datasets: Iterable[tuple[str, Path]], preprocessing_digest: str |
                 "site's YAML equal to the run's and run `site-client preprocess` again",
                 RefusalCode.PREPROCESSING_MISMATCH,
             )
-        images: dict[str, list[Image]] = {}
-        for row in pq.read_table(prepared / "images.parquet", schema=IMAGE_COLUMNS).to_pylist():
-            image = Image(row["image"], Laterality(row["laterality"]), View(row["view"]), prepared / row["path"])
-            images.setdefault(row["exam"], []).append(image)
-        for row in pq.read_table(prepared / "exams.parquet", schema=EXAM_COLUMNS).to_pylist():
-            found = sorted(images.get(row["exam"], ()), key=lambda image: image.image)
-            exams.append(_exam(name, row, tuple(found)))
+        images: dict[str, list[Row]] = {}
+        for row in _rows(prepared, "images", _IMAGE_COLUMNS):
+            images.setdefault(row["exam"], []).append(row)
+        for row in _rows(prepared, "exams", _EXAM_COLUMNS):
+            found = _images(prepared, images.get(row["exam"], []), Split(row["split"]))
+            if found:
+                exams.append(_exam(name, row, found))
     return sorted(exams, key=lambda exam: (exam.dataset, exam.exam))
 
 
-def _exam(dataset: str, row: dict[str, str | None], images: tuple[Image, ...]) -> Exam:
+def _rows(prepared: Path, table: str, columns: tuple[str, ...]) -> Iterator[Row]:
+    try:
+        with pq.ParquetFile(prepared / f"{table}.parquet") as file:
+            for batch in file.iter_batches(columns=list(columns)):
+                if batch.num_columns != len(columns):
+                    raise DataError("a data set was prepared by another version: run `site-client preprocess` again")
+                yield from batch.to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise DataError("a table of a data set cannot be read: run `site-client preprocess` again") from error
+
+
+def _images(prepared: Path, rows: list[Row], split: Split) -> tuple[Image, ...]:
+    """The images of an exam by name. Outside training none whose pixels another patient has too: it may train on
+    them."""
+    return tuple(
+        Image(row["image"], Laterality(row["laterality"]), View(row["view"]), prepared / row["path"])
+        for row in sorted(rows, key=lambda row: str(row["image"]))
+        if split is Split.TRAIN or Reason.SHARED_PIXELS not in row["flagged"].split(";")
+    )
+
+
+def _exam(dataset: str, row: Row, images: tuple[Image, ...]) -> Exam:
     has_text = row["findings"] is not None or row["impression"] is not None
     return Exam(
         exam=str(row["exam"]),

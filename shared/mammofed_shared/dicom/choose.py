@@ -57,5 +57,14 @@ def refuse_nameless(header: Header) -> None:
             raise UnreadableImage(reason)
 
 
+def kind_of(header: Header) -> str:
+    """``screening`` or ``diagnostic`` by the descriptions of study and series; empty where they say neither or both."""
+    words = f"{header.study_description} {header.series_description}".upper()
+    is_screening, is_diagnostic = "SCREEN" in words, "DIAG" in words
+    if is_screening == is_diagnostic:
+        return ""
+    return "screening" if is_screening else "diagnostic"
+
+
 def _mentions(texts: tuple[str, ...], words: tuple[str, ...]) -> bool:
     return any(word in text for text in texts for word in words)

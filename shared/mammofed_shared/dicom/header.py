@@ -3,39 +3,20 @@
 Attribute numbers are those of DICOM PS3.6. A header lives only inside one worker: it holds identifiers.
 """
 
-import io
+import math
 import struct
 import warnings
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import pydicom
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
-from pydicom.errors import BytesLengthException, InvalidDicomError
 
+from mammofed_shared.dicom.data_set import PARSING_ERRORS, read_data_set
 from mammofed_shared.dicom.reasons import Reason
 from mammofed_shared.errors import UnreadableImage
-
-PARSING_ERRORS = (
-    ValueError,  # includes UnicodeError
-    TypeError,
-    LookupError,
-    AttributeError,
-    NotImplementedError,
-    ArithmeticError,
-    EOFError,
-    OSError,
-    RecursionError,
-    struct.error,
-    BytesLengthException,
-    InvalidDicomError,
-)
-"""What pydicom is known to raise on hostile bytes; everything else is our bug and is reported as such."""
-
-_DEFLATED = b"1.2.840.10008.1.2.1.99"
-_EXPLICIT = b"1.2.840.10008.1.2.1\0\0\0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +52,9 @@ class Header:
     intent: str
     manufacturer: str
     series_description: str
+    study_description: str
+    identity: tuple[str, ...]
+    """Texts by which somebody could be known: names, numbers and addresses of patient, physicians and hospital."""
     image_type: tuple[str, ...]
     contrast_agent: str
     burned_in: str
@@ -83,7 +67,8 @@ class Header:
     view_position: str
     view_codes: tuple[ViewCode, ...]
     patient_orientation: tuple[str, ...]
-    spacing_mm: float | None
+    spacing_mm: tuple[float, float] | None
+    """Distance of rows and of columns."""
     frames: int | None
     samples: int | None
     photometric: str
@@ -105,97 +90,28 @@ class Header:
 
 
 def read_header(file: BinaryIO) -> tuple[Header, BinaryIO]:
-    """Read all attributes before the pixels.
+    """Read what intake needs of the attributes before the pixels.
 
     Returns:
         the header, and the file standing at its pixel data element, or at its end where it has none. A
         deflated file comes back inflated.
 
     Raises:
-        UnreadableImage: not DICOM, or a header that cannot be parsed.
+        UnreadableImage: not DICOM, or a header that is cut or cannot be parsed.
     """
-    file = _inflated(file)
+    found = read_data_set(file, _TAGS)
     with warnings.catch_warnings():
-        # pydicom warns of odd values and quotes them; a quoted value may be a name.
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # pydicom converts at the first access, and warns as when it parses
         try:
-            dataset = pydicom.dcmread(file, stop_before_pixels=True)
-        except PARSING_ERRORS as error:
-            raise UnreadableImage(Reason.NOT_DICOM, f"pydicom: {type(error).__name__}") from error
-        if not dataset.file_meta.get("TransferSyntaxUID"):
-            raise UnreadableImage(Reason.NOT_DICOM, "the file meta information names no transfer syntax")
-        try:
-            return _take(dataset), file
+            fields: dict[str, Any] = {
+                field: read(found.attributes, keyword) for field, (keyword, read) in _FIELDS.items()
+            }
+            fields["identity"] = tuple(_identity(found.attributes))
+            fields["frame_lateralities"] = tuple(_frame_lateralities(found.attributes))
+            fields["spacing_mm"] = _spacing(found.attributes)
         except PARSING_ERRORS as error:
             raise UnreadableImage(Reason.BAD_HEADER, f"pydicom: {type(error).__name__}") from error
-
-
-def _inflated(file: BinaryIO) -> BinaryIO:
-    """The file from its start; a deflated one (PS3.5 A.5) as the explicit little endian file that it packs."""
-    file.seek(0)
-    start = file.read(144)
-    if start[128:132] != b"DICM":
-        raise UnreadableImage(Reason.NOT_DICOM, "the file has no DICM mark at byte 128")
-    # File meta information (PS3.10 7.1) begins with its own length: (0002,0000) UL, 4 bytes.
-    meta = file.read(int.from_bytes(start[140:144], "little")) if start[132:136] == b"\2\0\0\0" else b""
-    if _DEFLATED not in meta:
-        file.seek(0)
-        return file
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        body = inflater.decompress(file.read())
-    except zlib.error as error:
-        raise UnreadableImage(Reason.TRUNCATED, "the deflated data set is damaged") from error
-    if not inflater.eof:
-        raise UnreadableImage(Reason.TRUNCATED, "the deflated data set ends early")
-    return io.BytesIO(start + meta.replace(_DEFLATED, _EXPLICIT) + body)
-
-
-def _take(dataset: Dataset) -> Header:
-    return Header(
-        transfer_syntax=str(dataset.file_meta.get("TransferSyntaxUID", "") or ""),
-        sop_class=_text(dataset, "SOPClassUID"),
-        sop_instance=_text(dataset, "SOPInstanceUID"),
-        study=_text(dataset, "StudyInstanceUID"),
-        accession=_text(dataset, "AccessionNumber"),
-        patient=_text(dataset, "PatientID"),
-        study_date=_text(dataset, "StudyDate"),
-        modality=_text(dataset, "Modality").upper(),
-        intent=_text(dataset, "PresentationIntentType").upper(),
-        manufacturer=_text(dataset, "Manufacturer"),
-        series_description=_text(dataset, "SeriesDescription"),
-        image_type=tuple(text.upper() for text in _texts(dataset, "ImageType")),
-        contrast_agent=_text(dataset, "ContrastBolusAgent"),
-        burned_in=_text(dataset, "BurnedInAnnotation").upper(),
-        quality_control=_text(dataset, "QualityControlImage").upper(),
-        implant=_text(dataset, "BreastImplantPresent").upper(),
-        lossy=_text(dataset, "LossyImageCompression"),
-        image_laterality=_text(dataset, "ImageLaterality").upper(),
-        laterality=_text(dataset, "Laterality").upper(),
-        frame_lateralities=tuple(_frame_lateralities(dataset)),
-        view_position=_text(dataset, "ViewPosition").upper(),
-        view_codes=tuple(_view_codes(dataset)),
-        patient_orientation=tuple(text.upper() for text in _texts(dataset, "PatientOrientation")),
-        spacing_mm=_row_spacing(dataset),
-        frames=_integer(dataset, "NumberOfFrames"),
-        samples=_integer(dataset, "SamplesPerPixel"),
-        photometric=_text(dataset, "PhotometricInterpretation").upper(),
-        rows=_integer(dataset, "Rows"),
-        columns=_integer(dataset, "Columns"),
-        bits_allocated=_integer(dataset, "BitsAllocated"),
-        bits_stored=_integer(dataset, "BitsStored"),
-        high_bit=_integer(dataset, "HighBit"),
-        signed=_integer(dataset, "PixelRepresentation"),
-        padding=_integer(dataset, "PixelPaddingValue"),
-        padding_limit=_integer(dataset, "PixelPaddingRangeLimit"),
-        slope=_number(dataset, "RescaleSlope"),
-        intercept=_number(dataset, "RescaleIntercept"),
-        modality_lut=_table(dataset, "ModalityLUTSequence"),
-        window_centers=_numbers(dataset, "WindowCenter"),
-        window_widths=_numbers(dataset, "WindowWidth"),
-        voi_function=_text(dataset, "VOILUTFunction").upper(),
-        voi_lut=_table(dataset, "VOILUTSequence"),
-    )
+    return Header(transfer_syntax=found.transfer_syntax, **fields), found.file
 
 
 def _texts(dataset: Dataset, keyword: str) -> tuple[str, ...]:
@@ -210,16 +126,30 @@ def _text(dataset: Dataset, keyword: str) -> str:
     return "\\".join(_texts(dataset, keyword))
 
 
+def _word(dataset: Dataset, keyword: str) -> str:
+    return _text(dataset, keyword).upper()
+
+
+def _words(dataset: Dataset, keyword: str) -> tuple[str, ...]:
+    return tuple(text.upper() for text in _texts(dataset, keyword))
+
+
 def _numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
-    return tuple(float(text) for text in _texts(dataset, keyword) if text)
+    numbers = tuple(float(text) for text in _texts(dataset, keyword) if text)
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError("a number that is none")
+    return numbers
 
 
 def _number(dataset: Dataset, keyword: str) -> float | None:
     return next(iter(_numbers(dataset, keyword)), None)
 
 
-def _integer(dataset: Dataset, keyword: str) -> int | None:
+def _short(dataset: Dataset, keyword: str) -> int | None:
+    """A number of 16 bits; a longer one has slipped in from elsewhere, perhaps an identifier."""
     number = _number(dataset, keyword)
+    if number is not None and not -32768 <= number <= 65535:
+        raise ValueError("a number of more than 16 bits")
     return None if number is None else int(number)
 
 
@@ -228,41 +158,136 @@ def _items(dataset: Dataset, keyword: str) -> list[Dataset]:
     return list(value) if isinstance(value, pydicom.sequence.Sequence) else []
 
 
-def _row_spacing(dataset: Dataset) -> float | None:
-    """Distance of rows at the detector (0018,1164), or as calibrated (0028,0030); None where neither is positive."""
-    for keyword in ("ImagerPixelSpacing", "PixelSpacing"):
-        spacing = _number(dataset, keyword)
-        if spacing is not None and spacing > 0:
-            return spacing
+def _identity(dataset: Dataset) -> Iterator[str]:
+    for keyword in _IDENTITY:
+        yield from (text for text in _texts(dataset, keyword) if text)
+    for item in _items(dataset, _OTHER_IDS):
+        yield from (text for text in _texts(item, "PatientID") if text)
+
+
+def _spacing(dataset: Dataset) -> tuple[float, float] | None:
+    """Spacing at the detector (0018,1164), or as calibrated (0028,0030); None where neither is two positive numbers."""
+    for keyword in _SPACINGS:
+        numbers = _numbers(dataset, keyword)
+        if len(numbers) == 2 and min(numbers) > 0:
+            return numbers[0], numbers[1]
     return None
 
 
 def _frame_lateralities(dataset: Dataset) -> Iterator[str]:
     """Frame Laterality (0020,9072) of enhanced objects, from the shared and the per-frame functional groups."""
-    for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+    for groups in _FRAME_GROUPS:
         for group in _items(dataset, groups):
             for anatomy in _items(group, "FrameAnatomySequence"):
-                yield _text(anatomy, "FrameLaterality").upper()
+                yield _word(anatomy, "FrameLaterality")
 
 
-def _view_codes(dataset: Dataset) -> Iterator[ViewCode]:
-    for item in _items(dataset, "ViewCodeSequence"):
-        modifiers = len(_items(item, "ViewModifierCodeSequence"))
-        yield ViewCode(_text(item, "CodeValue"), _text(item, "CodingSchemeDesignator").upper(), modifiers)
+def _view_codes(dataset: Dataset, keyword: str) -> tuple[ViewCode, ...]:
+    return tuple(
+        ViewCode(
+            _text(item, "CodeValue"),
+            _word(item, "CodingSchemeDesignator"),
+            len(_items(item, "ViewModifierCodeSequence")),
+        )
+        for item in _items(dataset, keyword)
+    )
 
 
 def _table(dataset: Dataset, keyword: str) -> LookupTable | None:
-    """First table of a sequence; a descriptor of 0 entries means 65,536 (PS3.3 C.11.1.1.1)."""
+    """First table of a sequence.
+
+    A descriptor of 0 entries means 65,536 (PS3.3 C.11.1.1.1). It may have been written as signed numbers.
+    """
     for item in _items(dataset, keyword):
         descriptor = [int(number) for number in _numbers(item, "LUTDescriptor")]
         data: Any = item.get("LUTData")
-        if len(descriptor) != 3 or data is None:
+        if len(descriptor) != 3 or data is None or not 1 <= descriptor[2] <= 16:
             raise ValueError("a lookup table without descriptor or data")
-        num_entries = descriptor[0] or 65536
+        num_entries = descriptor[0] & 0xFFFF or 65536
         if isinstance(data, bytes):
-            data = struct.unpack(f"<{len(data) // 2}H", data[: len(data) // 2 * 2])
-        entries = tuple(int(entry) for entry in data)
+            order = "<" if dataset.original_encoding[1] else ">"
+            data = struct.unpack(f"{order}{len(data) // 2}H", data[: len(data) // 2 * 2])
+        entries = tuple(int(entry) & 0xFFFF for entry in data)
         if len(entries) < num_entries:
             raise ValueError("a lookup table shorter than its descriptor says")
         return LookupTable(descriptor[1], descriptor[2], entries[:num_entries])
     return None
+
+
+_FIELDS: dict[str, tuple[str, Callable[[Dataset, str], Any]]] = {
+    "sop_class": ("SOPClassUID", _text),
+    "sop_instance": ("SOPInstanceUID", _text),
+    "study": ("StudyInstanceUID", _text),
+    "accession": ("AccessionNumber", _text),
+    "patient": ("PatientID", _text),
+    "study_date": ("StudyDate", _text),
+    "modality": ("Modality", _word),
+    "intent": ("PresentationIntentType", _word),
+    "manufacturer": ("Manufacturer", _text),
+    "series_description": ("SeriesDescription", _text),
+    "study_description": ("StudyDescription", _text),
+    "image_type": ("ImageType", _words),
+    "contrast_agent": ("ContrastBolusAgent", _text),
+    "burned_in": ("BurnedInAnnotation", _word),
+    "quality_control": ("QualityControlImage", _word),
+    "implant": ("BreastImplantPresent", _word),
+    "lossy": ("LossyImageCompression", _text),
+    "image_laterality": ("ImageLaterality", _word),
+    "laterality": ("Laterality", _word),
+    "view_position": ("ViewPosition", _word),
+    "view_codes": ("ViewCodeSequence", _view_codes),
+    "patient_orientation": ("PatientOrientation", _words),
+    "frames": ("NumberOfFrames", _short),
+    "samples": ("SamplesPerPixel", _short),
+    "photometric": ("PhotometricInterpretation", _word),
+    "rows": ("Rows", _short),
+    "columns": ("Columns", _short),
+    "bits_allocated": ("BitsAllocated", _short),
+    "bits_stored": ("BitsStored", _short),
+    "high_bit": ("HighBit", _short),
+    "signed": ("PixelRepresentation", _short),
+    "padding": ("PixelPaddingValue", _short),
+    "padding_limit": ("PixelPaddingRangeLimit", _short),
+    "slope": ("RescaleSlope", _number),
+    "intercept": ("RescaleIntercept", _number),
+    "modality_lut": ("ModalityLUTSequence", _table),
+    "window_centers": ("WindowCenter", _numbers),
+    "window_widths": ("WindowWidth", _numbers),
+    "voi_function": ("VOILUTFunction", _word),
+    "voi_lut": ("VOILUTSequence", _table),
+}
+"""Field of ``Header`` → attribute and how it is read; three fields are read from several attributes, below."""
+
+_IDENTITY = (
+    "PatientName",
+    "OtherPatientNames",
+    "PatientBirthName",
+    "PatientMotherBirthName",
+    "PatientID",
+    "OtherPatientIDs",
+    "AccessionNumber",
+    "StudyID",
+    "ReferringPhysicianName",
+    "PerformingPhysicianName",
+    "NameOfPhysiciansReadingStudy",
+    "RequestingPhysician",
+    "OperatorsName",
+    "InstitutionName",
+    "PatientAddress",
+    "PatientTelephoneNumbers",
+    "ResponsiblePerson",
+    "PhysiciansOfRecord",
+)
+_OTHER_IDS = "OtherPatientIDsSequence"
+_FRAME_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+_SPACINGS = ("ImagerPixelSpacing", "PixelSpacing")
+
+
+def _tags() -> Iterator[int]:
+    for keyword in (*(keyword for keyword, _ in _FIELDS.values()), *_IDENTITY, _OTHER_IDS, *_FRAME_GROUPS, *_SPACINGS):
+        tag = tag_for_keyword(keyword)
+        assert tag is not None, keyword
+        yield tag
+
+
+_TAGS = sorted(set(_tags()))

@@ -38,14 +38,29 @@ class Position:
     upside_down: bool
 
 
-def laterality_of(header: Header) -> Laterality:
-    """Side of the breast: Image Laterality (0020,0062), Laterality (0020,0060) and Frame Laterality (0020,9072)."""
-    said = {header.image_laterality, header.laterality, *header.frame_lateralities} & {"L", "R"}
-    return Laterality(_only(said, Reason.MISSING_LATERALITY))
+def laterality_of(header: Header) -> tuple[Laterality, str]:
+    """Side of the breast, and which attribute said it first.
+
+    ``image``: Image Laterality (0020,0062); ``series``: Laterality (0020,0060); ``frame``: Frame Laterality
+    (0020,9072).
+
+    Raises:
+        UnreadableImage: none says it, or they contradict each other.
+    """
+    said = [("image", header.image_laterality), ("series", header.laterality)]
+    said += [("frame", side) for side in header.frame_lateralities]
+    said = [(where, side) for where, side in said if side in ("L", "R")]
+    return Laterality(_only({side for _, side in said}, Reason.MISSING_LATERALITY)), said[0][0]
 
 
-def view_of(header: Header) -> View:
-    """View Position (0018,5101) and View Code Sequence (0054,0220); a modified view is refused."""
+def view_of(header: Header) -> tuple[View, str]:
+    """View, and which attribute said it first; a modified view is refused.
+
+    ``view_position``: View Position (0018,5101); ``view_code``: View Code Sequence (0054,0220).
+
+    Raises:
+        UnreadableImage: none says it, they contradict each other, or it is another view than CC and MLO.
+    """
     if any(code.num_modifiers for code in header.view_codes):
         raise UnreadableImage(Reason.VIEW_MODIFIER)
     said = {_VIEW_CODES.get(code.code, "other") for code in header.view_codes if code.code}
@@ -53,7 +68,8 @@ def view_of(header: Header) -> View:
         said.add(header.view_position if header.view_position in ("CC", "MLO") else "other")
     if said == {"other"}:
         raise UnreadableImage(Reason.NON_STANDARD_VIEW)
-    return View(_only(said, Reason.MISSING_VIEW))
+    view = View(_only(said, Reason.MISSING_VIEW))
+    return view, "view_position" if header.view_position else "view_code"
 
 
 def position_of(header: Header, laterality: Laterality, view: View) -> Position:

@@ -5,25 +5,26 @@ checked here. Sources: PS3.5 A.4 (encapsulation) and G (RLE); ITU-T T.81 B.2 (JP
 (JPEG 2000).
 """
 
+import io
 import struct
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from mammofed_shared.dicom.data_set import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, UNDEFINED_LENGTH
 from mammofed_shared.dicom.header import Header
 from mammofed_shared.dicom.reasons import Reason
 from mammofed_shared.errors import UnreadableImage
 
-IMPLICIT_LITTLE = "1.2.840.10008.1.2"
-EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
-EXPLICIT_BIG = "1.2.840.10008.1.2.2"
 NATIVE = frozenset({IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG})
 JPEG = frozenset({f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 57, 70, 80, 81)})
 JPEG_2000 = frozenset({f"1.2.840.10008.1.2.4.{n}" for n in (90, 91)})
 HTJ2K = frozenset({f"1.2.840.10008.1.2.4.{n}" for n in (201, 202, 203)})
 RLE = "1.2.840.10008.1.2.5"
+LOSSY = frozenset({f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 81, 91, 203)})
 SUPPORTED = NATIVE | JPEG | JPEG_2000 | HTJ2K | {RLE}
 
-_UNDEFINED_LENGTH = 0xFFFFFFFF
+_MOST_PIXELS = 1 << 27
+"""Four times the largest mammogram, digitised film. A short code stream may claim more, and a decoder allocate it."""
 _ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 
 
@@ -64,7 +65,7 @@ def checked_shape(header: Header) -> Shape:
         raise UnreadableImage(Reason.NOT_GREYSCALE, f"samples per pixel {header.samples}")
     rows, columns = header.rows or 0, header.columns or 0
     allocated, stored = header.bits_allocated or 0, header.bits_stored or 0
-    if rows <= 0 or columns <= 0:
+    if rows <= 0 or columns <= 0 or rows * columns > _MOST_PIXELS:
         raise UnreadableImage(Reason.SIZE_MISMATCH, f"{rows} rows, {columns} columns")
     high = header.high_bit if header.high_bit is not None else stored - 1
     if allocated not in (8, 16) or not 1 <= stored <= allocated or high != stored - 1 or header.signed not in (0, 1):
@@ -75,7 +76,7 @@ def checked_shape(header: Header) -> Shape:
 def read_native(file: BinaryIO, header: Header, shape: Shape) -> tuple[bytes, bool]:
     """The bytes of an uncompressed image, and whether they are 8-bit pixels in big endian words (PS3.5 8.1.2)."""
     vr, length = _element(file, header.transfer_syntax)
-    if length == _UNDEFINED_LENGTH:
+    if length == UNDEFINED_LENGTH:
         raise UnreadableImage(Reason.CORRUPT_CODESTREAM, "compressed pixels under an uncompressed transfer syntax")
     # The size is compared before anything is read: 65,535 x 65,535 must not cost 8 GB. One byte of padding is
     # allowed.
@@ -88,19 +89,16 @@ def read_native(file: BinaryIO, header: Header, shape: Shape) -> tuple[bytes, bo
     return data, is_swapped
 
 
-def read_codestream(file: BinaryIO, header: Header, shape: Shape) -> bytes:
-    """The code stream of a compressed single-frame image, its fragments joined, its own header checked."""
+def read_codestream(file: BinaryIO, header: Header, shape: Shape) -> tuple[bytes, int]:
+    """The code stream of a compressed single-frame image, its own header checked, and the bits of its samples."""
     _, length = _element(file, header.transfer_syntax)
-    if length != _UNDEFINED_LENGTH:
+    if length != UNDEFINED_LENGTH:
         raise UnreadableImage(Reason.CORRUPT_CODESTREAM, "plain pixels under a compressed transfer syntax")
     stream = _joined_fragments(file)
     if header.transfer_syntax == RLE:
-        _check_rle(stream, shape)
-    elif header.transfer_syntax in JPEG:
-        _check_jpeg(stream, shape)
-    else:
-        _check_jpeg_2000(stream, shape)
-    return stream
+        return stream, shape.bits_allocated
+    check = _check_jpeg if header.transfer_syntax in JPEG else _check_jpeg_2000
+    return stream, check(stream, shape)
 
 
 def _element(file: BinaryIO, transfer_syntax: str) -> tuple[bytes, int]:
@@ -118,6 +116,8 @@ def _element(file: BinaryIO, transfer_syntax: str) -> tuple[bytes, int]:
 
 
 def _joined_fragments(file: BinaryIO) -> bytes:
+    """The fragments after the first item, which is the offset table: one frame does not need it."""
+    left = _bytes_left(file)
     fragments: list[bytes] = []
     while True:
         head = file.read(8)
@@ -128,28 +128,35 @@ def _joined_fragments(file: BinaryIO) -> bytes:
         if head[:4] != _ITEM:
             raise UnreadableImage(Reason.CORRUPT_CODESTREAM, "a fragment does not begin with an item mark")
         length = int.from_bytes(head[4:], "little")
-        fragment = file.read(length) if length != _UNDEFINED_LENGTH else b""
-        if len(fragment) < length:
-            raise UnreadableImage(Reason.TRUNCATED, f"a fragment of {length} bytes has {len(fragment)}")
-        fragments.append(fragment)
-    # The first item is the offset table, which one frame does not need.
+        left -= 8 + length
+        if left < 0:
+            raise UnreadableImage(Reason.TRUNCATED, "a fragment is longer than the file")
+        fragments.append(file.read(length))
     stream = b"".join(fragments[1:])
     if not stream:
         raise UnreadableImage(Reason.MISSING_PIXEL_DATA, "the compressed pixel data is empty")
     return stream
 
 
-def _check_rle(stream: bytes, shape: Shape) -> None:
-    """Check number and order of the segments, whose offsets stand in the first 64 bytes (PS3.5 G.5)."""
+def _bytes_left(file: BinaryIO) -> int:
+    at = file.tell()
+    end = file.seek(0, io.SEEK_END)
+    file.seek(at)
+    return end - at
+
+
+def rle_segments(stream: bytes, shape: Shape) -> list[bytes]:
+    """The segments of an RLE stream, whose number and offsets stand in its first 64 bytes (PS3.5 G.5)."""
     num_segments = int.from_bytes(stream[:4], "little")
     if len(stream) < 64 or num_segments != shape.bits_allocated // 8:
         raise UnreadableImage(Reason.CORRUPT_CODESTREAM, f"{num_segments} RLE segments")
     offsets = struct.unpack(f"<{num_segments}L", stream[4 : 4 + 4 * num_segments])
     if offsets[0] != 64 or list(offsets) != sorted(set(offsets)) or offsets[-1] >= len(stream):
         raise UnreadableImage(Reason.CORRUPT_CODESTREAM, "RLE segments are not in order")
+    return [stream[start:end] for start, end in zip(offsets, (*offsets[1:], len(stream)), strict=True)]
 
 
-def _check_jpeg(stream: bytes, shape: Shape) -> None:
+def _check_jpeg(stream: bytes, shape: Shape) -> int:
     """Walk the marker segments to the frame header, whose size must be the image's."""
     if stream[:2] != b"\xff\xd8":
         raise UnreadableImage(Reason.CORRUPT_CODESTREAM, "no JPEG start of image")
@@ -167,22 +174,23 @@ def _check_jpeg(stream: bytes, shape: Shape) -> None:
             if at + 10 > len(stream):
                 break
             precision, rows, columns, components = struct.unpack(">BHHB", stream[at + 4 : at + 10])
-            _compare(shape, rows, columns, components, precision)
-            return
+            return _compared(shape, rows, columns, components, precision)
         if marker == 0xDA:  # the scan begins, and no frame header came before it
             break
         at += 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
     raise UnreadableImage(Reason.CORRUPT_CODESTREAM, "no JPEG frame header")
 
 
-def _check_jpeg_2000(stream: bytes, shape: Shape) -> None:
+def _check_jpeg_2000(stream: bytes, shape: Shape) -> int:
     """Check the SIZ marker, which follows the start of the code stream at once (T.800 A.5.1)."""
-    if stream[:4] != b"\xff\x4f\xff\x51" or len(stream) < 43:
+    if stream[:4] != b"\xff\x4f\xff\x51" or len(stream) < 45:
         raise UnreadableImage(Reason.CORRUPT_CODESTREAM, "no JPEG 2000 start of code stream")
     _check_end(stream)
     right, bottom, left, top = struct.unpack(">LLLL", stream[8:24])
-    components, depth = struct.unpack(">HB", stream[40:43])
-    _compare(shape, bottom - top, right - left, components, (depth & 0x7F) + 1)
+    components, depth, column_step, row_step = struct.unpack(">HBBB", stream[40:45])
+    if (column_step, row_step) != (1, 1):  # the decoder would return fewer pixels than the image has
+        raise UnreadableImage(Reason.CORRUPT_CODESTREAM, "a subsampled image")
+    return _compared(shape, bottom - top, right - left, components, (depth & 0x7F) + 1)
 
 
 def _check_end(stream: bytes) -> None:
@@ -191,7 +199,8 @@ def _check_end(stream: bytes) -> None:
         raise UnreadableImage(Reason.CORRUPT_CODESTREAM, "the code stream has no end mark")
 
 
-def _compare(shape: Shape, rows: int, columns: int, components: int, precision: int) -> None:
+def _compared(shape: Shape, rows: int, columns: int, components: int, precision: int) -> int:
+    """The precision, where the code stream's own header is that of the image."""
     if (rows, columns) != (shape.rows, shape.columns):
         raise UnreadableImage(
             Reason.SIZE_MISMATCH, f"header {shape.rows} x {shape.columns}, code stream {rows} x {columns}"
@@ -200,3 +209,4 @@ def _compare(shape: Shape, rows: int, columns: int, components: int, precision: 
         raise UnreadableImage(Reason.NOT_GREYSCALE, f"{components} components in the code stream")
     if precision > shape.bits_allocated:
         raise UnreadableImage(Reason.BAD_BITS, f"{precision} bits in the code stream, {shape.bits_allocated} allocated")
+    return precision

@@ -52,7 +52,12 @@ class _Worker(Generic[Item]):
 
 
 def map_isolated(
-    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int, timeout_s: float
+    function: Callable[[Any], Result],
+    items: Iterable[Item],
+    *,
+    workers: int,
+    timeout_s: float,
+    argument: Callable[[Item], Any] = lambda item: item,
 ) -> Iterator[tuple[Item, Result | Lost]]:
     """Apply ``function`` to each item in worker processes; give results as they come, in any order.
 
@@ -62,6 +67,7 @@ def map_isolated(
         function: picklable; its module is imported by each worker.
         workers: number of processes.
         timeout_s: a worker that holds an item for longer is killed.
+        argument: what of an item is handed to the function; the whole item by default.
 
     Raises:
         DataError: a worker ended before it could take an item, so none will do.
@@ -76,7 +82,7 @@ def map_isolated(
             for worker in pool:
                 if item is not None and worker.is_ready and worker.item is None:
                     worker.item, worker.since = item, time.monotonic()
-                    if _send(worker, item):
+                    if _send(worker, argument(item)):
                         item = next(source, None)
                     else:
                         worker.item = None
@@ -124,9 +130,9 @@ def _start(function: Callable[[Item], Any]) -> _Worker[Item]:
     return _Worker(process, pipe, since=time.monotonic())
 
 
-def _send(worker: _Worker[Item], item: Item) -> bool:
+def _send(worker: _Worker[Any], argument: Any) -> bool:
     try:
-        worker.pipe.send(item)
+        worker.pipe.send(argument)
     except (BrokenPipeError, ConnectionResetError):
         return False  # it died idle; the wait that follows takes it out
     return True

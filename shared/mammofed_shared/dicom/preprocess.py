@@ -1,6 +1,6 @@
 """One DICOM file → one training image with its row, or a refusal with its reason. Runs in a worker process.
 
-file → header → profile → choose → decode → grey → orientation → breast → resize → PNG + row
+file → header → choose → profile → decode → grey → contrast → breast → orientation → resize → PNG + row
 """
 
 import hashlib
@@ -12,10 +12,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mammofed_shared.config.import_profile import ImportProfile
 from mammofed_shared.config.preprocessing import PreprocessingSettings
 from mammofed_shared.dicom.breast import Breast, find_breast
-from mammofed_shared.dicom.choose import refuse_nameless, refuse_other_objects
-from mammofed_shared.dicom.deidentify import Pseudonyms, vendor_of
+from mammofed_shared.dicom.choose import kind_of, refuse_nameless, refuse_other_objects
+from mammofed_shared.dicom.deidentify import known_words, vendor_of
 from mammofed_shared.dicom.header import Header, read_header
 from mammofed_shared.dicom.orientation import (
     Position,
@@ -24,14 +25,16 @@ from mammofed_shared.dicom.orientation import (
     position_of,
     view_of,
 )
-from mammofed_shared.dicom.profiles import PROFILES
+from mammofed_shared.dicom.profiles import normalised
 from mammofed_shared.dicom.read import decode
 from mammofed_shared.dicom.reasons import Reason
+from mammofed_shared.dicom.suspicion import is_inverted, shows_text
 from mammofed_shared.dicom.window import to_grey
 from mammofed_shared.errors import UnreadableImage
 from mammofed_shared.exam import Laterality
+from mammofed_shared.pseudonyms import Pseudonyms
 
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 """Raise it with every change here that gives other images or rows: prepared files are then made anew."""
 
 # Half the time of the defaults for 8 % more bytes: one row filter instead of five tried, runs instead of matches.
@@ -48,17 +51,21 @@ class Recipe:
     """How the files of one data set are prepared."""
 
     settings: PreprocessingSettings
-    profile: str
+    profile: ImportProfile
     key: bytes = field(repr=False)
     prepared: Path
+    is_dry: bool = False
+    """Do everything but write the image."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """The row of an accepted image: pseudonyms, geometry and words of closed lists; nothing else survives.
+    """An accepted image: pseudonyms, geometry and words of closed lists; nothing else of the file survives.
 
-    ``shifted_day`` counts from a secret zero of the patient's own (``deidentify``); ``accession`` is a
-    pseudonym too, empty where the header has none.
+    What stands in images.parquet too is described there (``data/columns.py``). The rest stays in the intake's journal:
+    ``accession`` is a pseudonym, empty where the header has none; ``shifted_day`` counts from a secret zero of the
+    patient's own; ``kind`` is screening, diagnostic or empty; ``known`` holds keyed hashes of the words of names and
+    numbers in the header, by which they are found in a report.
     """
 
     image: str
@@ -66,17 +73,29 @@ class Prepared:
     accession: str
     patient: str
     shifted_day: int | None
+    kind: str
     laterality: str
+    laterality_from: str
     view: str
+    view_from: str
     path: str
     vendor: str
-    spacing_mm: float | None
+    intent: str
+    window: str
+    rows: int
+    columns: int
+    spacing_rows_mm: float | None
+    spacing_columns_mm: float | None
     crop_top: int
     crop_left: int
     crop_height: int
     crop_width: int
     flipped: bool
+    turned: bool
+    inverted: bool
     flagged: str
+    grey: tuple[int, ...]
+    known: tuple[str, ...]
     png_sha256: str
     png_bytes: int
 
@@ -105,33 +124,46 @@ def prepare_file(recipe: Recipe, path: Path) -> Prepared | Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Grey:
-    """An image to train on, in 8 bit, as the vendor laid it out; ``is_followed``: the window preset applied."""
+    """An image to train on, in 8 bit, as the vendor laid it out.
+
+    ``is_followed``: the window preset applied. ``is_turned_over``: the tags were wrong about which end of the grey
+    scale is dense.
+    """
 
     header: Header
     position: Position
+    said_by: tuple[str, str]
     pixels: NDArray[np.uint8]
     is_followed: bool
+    is_turned_over: bool
 
 
-def grey_image(file: BinaryIO, profile: str, window: str) -> Grey:
+def grey_image(file: BinaryIO, profile: ImportProfile, window: str) -> Grey:
     """Read, choose and decode one file.
 
     Raises:
         UnreadableImage: any reason of ``reasons``.
     """
     header, file = read_header(file)
-    rules = PROFILES[profile]
     has_pixels = bool(file.read(1))
     if has_pixels:
         file.seek(-1, 1)
-    refuse_other_objects(header, has_pixels=has_pixels, takes_secondary_capture=rules.takes_secondary_capture)
-    header = rules.normalise(header)
-    view = view_of(header)
-    position = position_of(header, laterality_of(header), view)
+    refuse_other_objects(header, has_pixels=has_pixels, takes_secondary_capture=profile.secondary_capture)
+    header, by_profile = normalised(header, profile)
+    view, view_from = view_of(header)
+    laterality, laterality_from = laterality_of(header)
+    position = position_of(header, laterality, view)
     refuse_nameless(header)
     codes, shape = decode(header, file)
     pixels, is_followed = to_grey(codes, shape, header, window)
-    return Grey(header, position, pixels, is_followed)
+    is_turned_over = is_inverted(pixels)
+    if is_turned_over:
+        pixels = np.asarray(cv2.bitwise_not(pixels), np.uint8)
+    said_by = (
+        "profile" if "laterality" in by_profile else laterality_from,
+        "profile" if "view" in by_profile else view_from,
+    )
+    return Grey(header, position, said_by, pixels, is_followed, is_turned_over)
 
 
 def training_image(
@@ -166,43 +198,65 @@ def _prepare(recipe: Recipe, file: BinaryIO) -> Prepared:
     exam = names.of("study", header.study)
     name = names.of("instance", header.sop_instance)
     path = f"images/{patient}/{exam}/{name}.png"
-    _write_image(recipe.prepared / path, encoded)
-    scale = breast.height / settings.height
+    if not recipe.is_dry:
+        _write_image(recipe.prepared / path, encoded)
+    rows_mm, columns_mm = header.spacing_mm or (None, None)
     return Prepared(
         image=name,
         exam=exam,
         accession=names.of("accession", header.accession) if header.accession else "",
         patient=patient,
         shifted_day=names.shifted_day(patient, header.study_date),
+        kind=kind_of(header),
         laterality=position.laterality.value,
+        laterality_from=grey.said_by[0],
         view=position.view.value,
+        view_from=grey.said_by[1],
         path=path,
         vendor=vendor_of(header.manufacturer),
-        spacing_mm=None if header.spacing_mm is None else header.spacing_mm * scale,
+        intent="presentation" if header.intent == "FOR PRESENTATION" else "unsaid",
+        window=settings.window if grey.is_followed else "paper",
+        rows=grey.pixels.shape[0],
+        columns=grey.pixels.shape[1],
+        spacing_rows_mm=None if rows_mm is None else rows_mm * breast.height / settings.height,
+        spacing_columns_mm=None if columns_mm is None else columns_mm * breast.width / settings.width,
         crop_top=breast.top,
         crop_left=breast.left,
         crop_height=breast.height,
         crop_width=breast.width,
         flipped=flip,
-        flagged=";".join(_flags(grey, found)),
+        turned=position.upside_down,
+        inverted=(header.photometric == "MONOCHROME1") != grey.is_turned_over,
+        flagged=";".join(_flags(grey, breast, found)),
+        grey=_histogram(image),
+        known=tuple(sorted({names.of_word(word) for word in known_words(header.identity)})),
         png_sha256=hashlib.sha256(encoded).hexdigest(),
         png_bytes=len(encoded),
     )
 
 
-def _flags(grey: Grey, found: bool | None) -> list[Reason]:
+def _flags(grey: Grey, breast: Breast, found: bool | None) -> list[Reason]:
     """Suspicions that did not refuse the image, in the order of ``reasons``."""
     header, position = grey.header, grey.position
     expected = {position.chest_wall_left, position.laterality is Laterality.L}
     holds = {
         Reason.FLIPPED_BY_CONTENT: found is not None and expected != {found},
         Reason.CHEST_WALL_UNSURE: found is None,
+        Reason.INVERTED_CONTRAST: grey.is_turned_over,
+        Reason.TEXT_IN_IMAGE: shows_text(grey.pixels, breast),
         Reason.UPSIDE_DOWN: position.upside_down,
         Reason.IMPLANT: header.implant == "YES",
         Reason.NO_WINDOW: not grey.is_followed,
         Reason.LOSSY: header.lossy == _LOSSY,
     }
     return [reason for reason, is_true in holds.items() if is_true]
+
+
+def _histogram(image: NDArray[np.uint8]) -> tuple[int, ...]:
+    """How many pixels above 0 fall into each of 16 equal bins of 0 to 255."""
+    counts = np.asarray(cv2.calcHist([image], [0], None, [256], [0, 256]), np.int64).ravel()
+    counts[0] = 0
+    return tuple(int(count) for count in counts.reshape(16, 16).sum(1))
 
 
 def _write_image(path: Path, encoded: bytes) -> None:

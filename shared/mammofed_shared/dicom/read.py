@@ -2,29 +2,36 @@
 
 Uncompressed pixels are taken as they stand. A code stream goes to dicomsdl, the fastest exact decoder,
 wrapped in a minimal object of our own making: the decoder never sees the hospital's header. HTJ2K, which
-dicomsdl does not know, goes to pydicom with openjpeg. Call this in a worker process only (``pool``): a
-decoder may still die.
+dicomsdl does not know, goes to pydicom with openjpeg. RLE goes to pylibjpeg-rle, which is as fast and cannot
+overrun: dicomsdl writes past the image where a run is too long. Call this in a worker process only (``pool``):
+a decoder may still die.
 """
 
 import io
 import struct
-from typing import BinaryIO
+from dataclasses import replace
+from typing import Any, BinaryIO
 
+import cv2
 import dicomsdl
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from rle.utils import decode_segment  # type: ignore[attr-defined]  # public, but not in its __all__
 
-from mammofed_shared.dicom.header import PARSING_ERRORS, Header
+from mammofed_shared.dicom.data_set import EXPLICIT_BIG, PARSING_ERRORS
+from mammofed_shared.dicom.header import Header
 from mammofed_shared.dicom.pixel_data import (
-    EXPLICIT_BIG,
     HTJ2K,
+    LOSSY,
     NATIVE,
+    RLE,
     SUPPORTED,
     Shape,
     checked_shape,
     read_codestream,
     read_native,
+    rle_segments,
 )
 from mammofed_shared.dicom.reasons import Reason
 from mammofed_shared.errors import UnreadableImage
@@ -44,15 +51,11 @@ def decode(header: Header, file: BinaryIO) -> tuple[Codes, Shape]:
     if header.transfer_syntax not in SUPPORTED:
         raise UnreadableImage(Reason.UNSUPPORTED_TRANSFER_SYNTAX)
     shape = checked_shape(header)
-    if header.transfer_syntax in NATIVE:
-        codes = _native(header, file, shape)
-    else:
-        stream = read_codestream(file, header, shape)
-        decoder = _by_pydicom if header.transfer_syntax in HTJ2K else _by_dicomsdl
-        codes = decoder(minimal_object(header.transfer_syntax, shape, stream))
-    if codes.shape != (shape.rows, shape.columns) or codes.itemsize * 8 != shape.bits_allocated:
+    read = _native if header.transfer_syntax in NATIVE else _compressed
+    codes = read(header, file, shape)
+    if codes.shape != (shape.rows, shape.columns):
         raise UnreadableImage(Reason.CORRUPT_CODESTREAM, "the decoder returned another size")
-    return _masked(codes, shape), shape
+    return _within(codes, shape, is_lossy=header.transfer_syntax in LOSSY), shape
 
 
 def stored_values(codes: NDArray[np.unsignedinteger], shape: Shape) -> NDArray[np.int32]:
@@ -75,34 +78,60 @@ def _native(header: Header, file: BinaryIO, shape: Shape) -> Codes:
     return np.frombuffer(data, order).reshape(shape.rows, shape.columns).astype(np.uint16, copy=False)
 
 
-def _by_dicomsdl(file: bytes) -> Codes:
+def _compressed(header: Header, file: BinaryIO, shape: Shape) -> Codes:
+    stream, precision = read_codestream(file, header, shape)
+    if header.transfer_syntax == RLE:
+        return _by_pylibjpeg_rle(stream, shape)
+    # Samples of 8 bits in an image of 16 are legal; told of 16, dicomsdl returns every second byte as noise.
+    allocated = 8 if precision <= 8 else 16
+    of_stream = replace(shape, bits_allocated=allocated, bits_stored=min(allocated, shape.bits_stored))
+    decoder = _by_pydicom if header.transfer_syntax in HTJ2K else _by_dicomsdl
+    values = decoder(minimal_object(header.transfer_syntax, of_stream, stream))
+    if values.dtype.kind not in "iu" or values.ndim != 2 or values.itemsize * 8 > shape.bits_allocated:
+        raise UnreadableImage(Reason.CORRUPT_CODESTREAM, "the decoder returned another kind of image")
+    of_image = values.astype(f"{values.dtype.kind}{shape.bits_allocated // 8}", copy=False)
+    return np.ascontiguousarray(of_image).view(f"u{shape.bits_allocated // 8}")
+
+
+def _by_pylibjpeg_rle(stream: bytes, shape: Shape) -> Codes:
+    """Each segment holds one byte of all pixels, the most significant ones first (PS3.5 G.2)."""
+    num_pixels = shape.rows * shape.columns
+    planes = []
+    for segment in rle_segments(stream, shape):
+        try:
+            plane = np.frombuffer(decode_segment(segment), np.uint8)
+        except ValueError as error:
+            raise UnreadableImage(Reason.CORRUPT_CODESTREAM, "pylibjpeg-rle cannot decode it") from error
+        if len(plane) != num_pixels:
+            raise UnreadableImage(Reason.CORRUPT_CODESTREAM, f"{len(plane)} pixels in an RLE segment of {num_pixels}")
+        planes.append(plane.reshape(shape.rows, shape.columns))
+    if len(planes) == 1:
+        return planes[0]
+    return np.asarray(cv2.merge(planes[::-1]), np.uint8).view("<u2")[..., 0]
+
+
+def _by_dicomsdl(file: bytes) -> NDArray[Any]:
     try:
         values = dicomsdl.open_memory(file).pixelData(0, storedvalue=True)
     except (dicomsdl.DicomException, RuntimeError, ValueError) as error:
         raise UnreadableImage(Reason.CORRUPT_CODESTREAM, "dicomsdl cannot decode it") from error
-    return _unsigned(values)
+    return np.asarray(values)
 
 
-def _by_pydicom(file: bytes) -> Codes:
+def _by_pydicom(file: bytes) -> NDArray[Any]:
     try:
         values = pydicom.dcmread(io.BytesIO(file)).pixel_array
     except (RuntimeError, *PARSING_ERRORS) as error:
         raise UnreadableImage(Reason.CORRUPT_CODESTREAM, "openjpeg cannot decode it") from error
-    return _unsigned(values)
+    return np.asarray(values)
 
 
-def _unsigned(values: NDArray[np.generic]) -> Codes:
-    if values.dtype.kind not in "iu" or values.ndim != 2:
-        raise UnreadableImage(Reason.CORRUPT_CODESTREAM, "the decoder returned another kind of image")
-    return np.ascontiguousarray(values).view(f"u{values.itemsize}")
-
-
-def _masked(codes: Codes, shape: Shape) -> Codes:
-    """Clear the bits above ``bits_stored``, where overlays and rubbish may stand."""
-    if shape.bits_stored == shape.bits_allocated:
-        return codes
+def _within(codes: Codes, shape: Shape, *, is_lossy: bool) -> Codes:
+    """Nothing above ``bits_stored``: overlays and rubbish are cleared, what lossy coding has overshot is cut off."""
     mask = codes.dtype.type((1 << shape.bits_stored) - 1)
-    return codes & mask if codes.max() > mask else codes
+    if shape.bits_stored == shape.bits_allocated or cv2.minMaxLoc(codes)[1] <= mask:
+        return codes
+    return np.minimum(codes, mask) if is_lossy and not shape.signed else codes & mask
 
 
 def minimal_object(transfer_syntax: str, shape: Shape, stream: bytes) -> bytes:

@@ -47,8 +47,16 @@ class Reason(StrEnum):
     NON_STANDARD_VIEW = "non_standard_view", Kind.SKIP, "a view other than CC and MLO"
     MISSING_VIEW = "missing_view", Kind.SKIP, "no attribute says the view"
     MISSING_LATERALITY = "missing_laterality", Kind.SKIP, "no attribute says the side"
+    NOT_OF_PROFILE = "not_of_profile", Kind.SKIP, "an attribute has not the form that the import profile expects"
     CONTRADICTING_TAGS = "contradicting_tags", Kind.SKIP, "attributes contradict each other on side or view"
     ROTATED = "rotated", Kind.SKIP, "the image is rotated by 90 degrees"
+    DIAGNOSTIC_EXAM = "diagnostic_exam", Kind.SKIP, "the exam is known to be diagnostic, not screening"
+    BIRADS_OUTSIDE = "birads_outside", Kind.SKIP, "the exam's BI-RADS category is not one that was chosen"
+    INCOMPLETE_EXAM = (
+        "incomplete_exam",
+        Kind.SKIP,
+        "not all four views of the exam are there, and complete exams were asked for",
+    )
     DUPLICATE = "duplicate", Kind.SKIP, "the same image was already taken from another file"
     DUPLICATE_CONFLICT = "duplicate_conflict", Kind.SKIP, "files share an instance UID but not their pixels"
 
@@ -112,6 +120,21 @@ class Reason(StrEnum):
         "chest_wall_unsure",
         Kind.FLAG,
         "the pixels do not tell the chest wall; the tags were followed",
+    )
+    INVERTED_CONTRAST = (
+        "inverted_contrast",
+        Kind.FLAG,
+        "the background was bright although the tags say dark; the grey scale was turned over",
+    )
+    TEXT_IN_IMAGE = (
+        "text_in_image",
+        Kind.FLAG,
+        "letters stand beside the breast; cleared with the background unless it is kept",
+    )
+    SHARED_PIXELS = (
+        "shared_pixels",
+        Kind.FLAG,
+        "the same pixels stand under another patient too; not used outside training",
     )
     UPSIDE_DOWN = "upside_down", Kind.FLAG, "turned over vertically, as the patient orientation says"
     IMPLANT = "implant", Kind.FLAG, "a breast implant is present"

@@ -42,7 +42,7 @@ def to_grey(codes: Codes, shape: Shape, header: Header, preset: str) -> tuple[ND
     counts = cv2.calcHist([codes], [0], None, [num_codes], [0, num_codes])
     counts = np.asarray(counts, np.float64).reshape(-1)
     stored = stored_values(np.arange(num_codes, dtype=np.uint32), shape)
-    padding = _is_padding(stored, header)
+    padding = _is_padding(stored, header, shape)
     counts[padding] = 0
     if np.count_nonzero(counts) < 2:
         raise UnreadableImage(Reason.BLANK_IMAGE, "all pixels are equal")
@@ -113,11 +113,15 @@ def _between(values: Floats, low: float, high: float) -> Floats:
     return np.asarray(np.clip((values - low) / (high - low), 0.0, 1.0))
 
 
-def _is_padding(stored: NDArray[np.int32], header: Header) -> NDArray[np.bool_]:
-    """Pixel Padding Value (0028,0120), or all between it and its Range Limit (0028,0121)."""
+def _is_padding(stored: NDArray[np.int32], header: Header, shape: Shape) -> NDArray[np.bool_]:
+    """Pixel Padding Value (0028,0120), or all between it and its Range Limit (0028,0121).
+
+    In a signed image they are signed, but are often written as unsigned numbers.
+    """
     if header.padding is None:
         return np.zeros(stored.shape, np.bool_)
-    ends = sorted((header.padding, header.padding if header.padding_limit is None else header.padding_limit))
+    limit = header.padding if header.padding_limit is None else header.padding_limit
+    ends = sorted(end - 65536 if shape.signed and end > 32767 else end for end in (header.padding, limit))
     return (stored >= ends[0]) & (stored <= ends[1])
 
 

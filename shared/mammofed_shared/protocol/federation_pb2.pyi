@@ -15,6 +15,7 @@ class SiteState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TRAINING: _ClassVar[SiteState]
     EVALUATING: _ClassVar[SiteState]
     SUBMITTING: _ClassVar[SiteState]
+    COUNTING: _ClassVar[SiteState]
 
 class RunState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -30,12 +31,14 @@ class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     KIND_UNSPECIFIED: _ClassVar[Kind]
     TRAIN: _ClassVar[Kind]
     EVALUATE: _ClassVar[Kind]
+    QUERY: _ClassVar[Kind]
 SITE_STATE_UNSPECIFIED: SiteState
 READY: SiteState
 FETCHING: SiteState
 TRAINING: SiteState
 EVALUATING: SiteState
 SUBMITTING: SiteState
+COUNTING: SiteState
 RUN_STATE_UNSPECIFIED: RunState
 RUNNING: RunState
 PAUSED: RunState
@@ -45,6 +48,7 @@ STOPPED: RunState
 KIND_UNSPECIFIED: Kind
 TRAIN: Kind
 EVALUATE: Kind
+QUERY: Kind
 
 class HelloRequest(_message.Message):
     __slots__ = ("protocol_version", "software_contract", "site", "num_training_exams", "num_test_exams")

@@ -13,7 +13,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from mammofed_shared.errors import RefusalCode
 from mammofed_shared.protocol.plan import PayloadReference, Plan, Update
 
-_MESSAGE_TYPES = {"train": MessageType.TRAIN, "evaluate": MessageType.EVALUATE}
+_MESSAGE_TYPES = {"train": MessageType.TRAIN, "evaluate": MessageType.EVALUATE, "query": MessageType.QUERY}
 
 
 def become_flower_task(node_id: int = 1) -> None:
@@ -27,16 +27,19 @@ def become_flower_task(node_id: int = 1) -> None:
     TaskIdentity.task_id = 1
 
 
-def plan_message(plan: Plan, state: Path, node_id: int) -> Message:
-    """The message that asks a site for a visit; ``state`` is the state's file on this machine."""
-    record = ConfigRecord({"plan": plan.model_dump_json(), "state": str(state)})
+def plan_message(plan: Plan, state: Path | None, node_id: int) -> Message:
+    """The message that asks a site for a visit; ``state`` is the state's file on this machine, None for a query."""
+    record = ConfigRecord({"plan": plan.model_dump_json()})
+    if state is not None:
+        record["state"] = str(state)
     return Message(content=RecordDict({"plan": record}), dst_node_id=node_id, message_type=_MESSAGE_TYPES[plan.kind])
 
 
-def plan_of(message: Message) -> tuple[Plan, Path]:
+def plan_of(message: Message) -> tuple[Plan, Path | None]:
     """The plan and the state's file in a message made by ``plan_message``."""
     record = message.content.config_records["plan"]
-    return Plan.model_validate_json(cast(str, record["plan"])), Path(cast(str, record["state"]))
+    state = Path(cast(str, record["state"])) if "state" in record else None
+    return Plan.model_validate_json(cast(str, record["plan"])), state
 
 
 def update_reply(message: Message, update: Update, path: Path | None) -> Message:

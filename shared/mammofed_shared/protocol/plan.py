@@ -2,12 +2,12 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mammofed_shared.config.base import Digest, Settings, Slug
 from mammofed_shared.config.tasks import TaskSettings
 
-TASK_ID = r"^[a-z0-9-]{1,32}/r[0-9]{4,6}/v[0-9]{5,8}/[a-z0-9-]{1,32}/(train|evaluate)$"
+TASK_ID = r"^[a-z0-9-]{1,32}/r[0-9]{4,6}/v[0-9]{5,8}/[a-z0-9-]{1,32}/(train|evaluate|query)$"
 """run/round/visit/site/kind; safe as the name of a folder."""
 
 
@@ -19,7 +19,7 @@ class PayloadReference(Settings):
 
 
 class Plan(Settings):
-    """One visit as the coordinator asks for it.
+    """One visit as the coordinator asks for it, or (``query``) what data the site holds: counts, before the first turn.
 
     ``task_id`` is deterministic (run/round/visit/site/kind), so that a plan delivered twice is one visit.
     Progress of the run before the visit is ``epochs_before / epochs_total``; learning rates depend on nothing else.
@@ -31,7 +31,7 @@ class Plan(Settings):
     round: int = Field(ge=0)
     visit: int = Field(ge=0)
     site: Slug
-    kind: Literal["train", "evaluate"]
+    kind: Literal["train", "evaluate", "query"]
     epochs: int = Field(ge=0)
     epochs_before: int = Field(ge=0)
     epochs_total: int = Field(ge=1)
@@ -40,11 +40,18 @@ class Plan(Settings):
     task: TaskSettings
     preprocessing: Digest
     text_encoder: Digest
-    state: PayloadReference
+    state: PayloadReference | None
+    """What the visit starts from; a query has none."""
+
+    @model_validator(mode="after")
+    def _a_visit_has_a_state(self) -> "Plan":
+        if (self.state is None) != (self.kind == "query"):
+            raise ValueError("state: a visit starts from one, a query has none")
+        return self
 
 
 class Update(Settings):
-    """What a visit gives back: tensors in a payload file (an evaluation has none), and released numbers."""
+    """What a visit gives back: tensors in a payload file (only training has any), and released numbers."""
 
     task_id: str
     payload: PayloadReference | None

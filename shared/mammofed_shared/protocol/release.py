@@ -9,6 +9,7 @@ from mammofed_shared.config.tasks import TASKS
 from mammofed_shared.errors import RefusalCode, Refused
 from mammofed_shared.protocol.payload import Payload
 from mammofed_shared.protocol.plan import Plan
+from mammofed_shared.protocol.quality import check_counts
 
 _FINITE_BLOCK = 2**20
 
@@ -55,11 +56,14 @@ def _is_finite(update: Payload, name: str) -> bool:
 
 
 def check_metrics(plan: Plan, metrics: Mapping[str, float]) -> None:
-    """Refuse any number that the plan's task does not declare, and any that is not finite.
+    """Refuse any number that the plan's task does not declare, and any that is not finite; for a query, all but counts.
 
     Raises:
         Refused: METRIC_NOT_ALLOWED.
     """
+    if plan.kind == "query":
+        check_counts(metrics)
+        return
     declaration = TASKS[plan.task.name]
     allowed = declaration.train_metrics if plan.kind == "train" else declaration.evaluate_metrics
     for name, value in metrics.items():

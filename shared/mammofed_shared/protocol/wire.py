@@ -11,7 +11,7 @@ from mammofed_shared.errors import ProtocolError
 from mammofed_shared.protocol import federation_pb2 as pb
 from mammofed_shared.protocol.plan import PayloadReference, Plan
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 SOFTWARE_CONTRACT = "mammofed-1"
 """Changes whenever two versions of the code could compute different weights from the same plan."""
 
@@ -46,7 +46,7 @@ CALLS = MappingProxyType(
 )
 """The service of federation.proto, for grpc's generic handlers and callables (so no untyped stub is generated)."""
 
-_KIND_TO_WIRE = {"train": pb.TRAIN, "evaluate": pb.EVALUATE}
+_KIND_TO_WIRE = {"train": pb.TRAIN, "evaluate": pb.EVALUATE, "query": pb.QUERY}
 _KIND_FROM_WIRE = {wire: kind for kind, wire in _KIND_TO_WIRE.items()}
 _task_settings: TypeAdapter[TaskSettings] = TypeAdapter(TaskSettings)
 
@@ -68,7 +68,7 @@ def plan_to_wire(plan: Plan) -> pb.Plan:
         task_settings=plan.task.model_dump_json(),
         preprocessing=plan.preprocessing,
         text_encoder=plan.text_encoder,
-        state=pb.Payload(digest=plan.state.digest, size=plan.state.size),
+        state=pb.Payload(digest=plan.state.digest, size=plan.state.size) if plan.state is not None else None,
     )
 
 
@@ -94,7 +94,11 @@ def plan_from_wire(wire: pb.Plan) -> Plan:
             task=_task_settings.validate_json(wire.task_settings),
             preprocessing=wire.preprocessing,
             text_encoder=wire.text_encoder,
-            state=PayloadReference(digest=wire.state.digest, size=wire.state.size),
+            state=_state(wire),
         )
     except (ValidationError, KeyError) as error:
         raise ProtocolError(f"a plan of the coordinator is not allowed here: {error}") from error
+
+
+def _state(wire: pb.Plan) -> PayloadReference | None:
+    return PayloadReference(digest=wire.state.digest, size=wire.state.size) if wire.HasField("state") else None

@@ -1,94 +1,141 @@
-"""A hospital's CSV files beside its images: reports, structured attributes, labels; docs/data.md lists the columns.
+"""A hospital's CSV files beside its images: what each row says of its exam; docs/reports.md lists the columns.
 
-A row belongs to an exam by its accession number or study UID. Both are replaced by pseudonyms while the file is read,
-so no identifier outlives this module.
+Each function yields the keys of a row (``Row.keys``) and what it says. A value that is not understood is counted under
+``bad_<column>`` and left out; a row that says nothing is counted under ``nothing_said``.
 """
 
-import csv
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import get_args
 
-from mammofed_shared.errors import DataError
 from mammofed_shared.exam import Report
-from mammofed_shared.report.sections import split_report
+from mammofed_shared.pseudonyms import Pseudonyms
+from mammofed_shared.report.birads import birads_of_cell
+from mammofed_shared.report.exam_facts import ExamFacts, Kind, Teacher
+from mammofed_shared.report.grammar import DENSITIES
+from mammofed_shared.report.mapping import AttributesMapping
+from mammofed_shared.report.rows import Columns, Counts, Row, read_rows
+from mammofed_shared.report.sections import split_report, without_boilerplate
 
-Pseudonym = Callable[[str, str], str]
-"""(kind, identifier) → pseudonym; the kinds are ``accession`` and ``study``."""
+Said = tuple[tuple[str, ...], ExamFacts]
 
-ATTRIBUTE_COLUMNS = ("finding", "value", "subtype", "laterality", "position", "depth")
-"""Columns of an attributes CSV besides the exam's; all but the first two may be missing or empty."""
-
-_EXAM_COLUMNS = {"accession": "accession", "study_uid": "study"}
-_DENSITIES = ("A", "B", "C", "D")
-
-
-@dataclass(frozen=True, slots=True)
-class Labels:
-    """What an exam is known to show: finding → present, and the density A–D."""
-
-    findings: dict[str, bool] = field(default_factory=dict)
-    density: str | None = None
-
-
-def read_reports(path: Path, pseudonym: Pseudonym) -> dict[str, Report]:
-    """Reports by exam, from ``findings`` and ``impression``, or from ``report``, which is split by its headings."""
-    reports: dict[str, Report] = {}
-    for exam, row in _rows(path, pseudonym, any_of=("report", "findings", "impression")):
-        if "report" in row:
-            reports[exam] = split_report(row["report"])
-        else:
-            reports[exam] = Report(row.get("findings", ""), row.get("impression", ""))
-    return reports
+_TEXTS = ("report", "findings", "impression")
+_KINDS: Mapping[str, Kind] = {kind: kind for kind in get_args(Kind)}
+_OF_THE_EXAM = ("density", "birads", "kind")
+_NO_CANCER = 100
+"""MIRAI writes 100 years to cancer for a patient without one."""
+_TEACHER = tuple((f"year{year}", f"{year}_year_risk") for year in range(1, 6))
+"""Our name of a column, and MIRAI's own."""
 
 
-def read_attributes(path: Path, pseudonym: Pseudonym) -> dict[str, list[dict[str, str]]]:
-    """Structured findings by exam, in the order of the file, each without its empty fields."""
-    attributes: dict[str, list[dict[str, str]]] = {}
-    for exam, row in _rows(path, pseudonym, any_of=("finding",)):
-        given = {name: row[name].lower() for name in ATTRIBUTE_COLUMNS if row.get(name)}
-        if given.get("value") not in ("positive", "negative") or "finding" not in given:
-            raise DataError("a row of the attributes CSV needs a finding, and positive or negative as its value")
-        attributes.setdefault(exam, []).append(given)
-    return attributes
+def read_reports(path: Path, names: Pseudonyms, counts: Counts) -> Iterator[Said]:
+    """Reports from one column, divided by its headings, or from ``findings`` and ``impression``."""
+    for row in read_rows(path, "reports", names, counts, Columns(), _TEXTS):
+        text, findings, impression = (row.cells.get(name, "") for name in _TEXTS)
+        report = split_report(text) if text else Report(without_boilerplate(findings), without_boilerplate(impression))
+        has_text = bool(report.findings or report.impression)
+        counts["no_text"] += not has_text
+        yield _said(row, counts, report=report if has_text else None)
 
 
-def read_labels(path: Path, pseudonym: Pseudonym) -> dict[str, Labels]:
-    """Labels by exam: each column but ``density`` is a finding with 0 or 1; an empty cell means nobody knows."""
-    labels: dict[str, Labels] = {}
-    for exam, row in _rows(path, pseudonym):
-        findings: dict[str, bool] = {}
-        density = row.pop("density", "").upper() or None
-        if density not in (*_DENSITIES, None):
-            raise DataError("column density of the labels CSV: expected A, B, C, D or nothing")
-        for name, value in row.items():
-            if value not in ("0", "1", ""):
-                raise DataError(f"column {name} of the labels CSV: expected 0, 1 or nothing in every row")
-            if value:
-                findings[name] = value == "1"
-        labels[exam] = Labels(findings, density)
-    return labels
+def read_labels(path: Path, names: Pseudonyms, counts: Counts) -> Iterator[Said]:
+    """Labels: each other column is a finding with 0 or 1; an empty cell means that nobody knows."""
+    for row in read_rows(path, "labels", names, counts, Columns(), ()):
+        labels: dict[str, bool] = {}
+        for name, value in row.cells.items():
+            if name in _OF_THE_EXAM or not value:
+                continue
+            if value in ("0", "1"):
+                labels[name] = value == "1"
+            else:
+                counts["bad_label"] += 1
+        yield _said(row, counts, labels=labels)
 
 
-def _rows(path: Path, pseudonym: Pseudonym, any_of: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[str, str]]]:
-    """The exam's pseudonym and the other columns of each row, names in lower case, values stripped."""
+def read_attributes(path: Path, names: Pseudonyms, counts: Counts, mapping: AttributesMapping) -> Iterator[Said]:
+    """Structured findings, as the mapping reads them."""
+    for row in read_rows(path, "attributes", names, counts, mapping.columns(), mapping.finding_columns()):
+        said = mapping.facts_of(row.cells, counts)
+        yield row.keys, _with_person(row, said)
+
+
+def read_outcomes(path: Path, names: Pseudonyms, counts: Counts) -> Iterator[Said]:
+    """Years to cancer and of follow-up, in MIRAI's convention: 100 or nothing is no cancer."""
+    needed = ("years_to_cancer", "years_to_last_followup", "years_followed")
+    for row in read_rows(path, "outcomes", names, counts, Columns(), needed):
+        to_cancer = _years(row, counts, "years_to_cancer")
+        followed = _years(row, counts, "years_to_last_followup", "years_followed")
+        if to_cancer is not None and to_cancer >= _NO_CANCER:
+            to_cancer = None
+        yield _said(row, counts, years_to_cancer=to_cancer, years_followed=followed)
+
+
+def read_teacher(path: Path, names: Pseudonyms, counts: Counts) -> Iterator[Said]:
+    """MIRAI's risk of 1 to 5 years, each in 0..1; a row without all five says nothing."""
+    for row in read_rows(path, "teacher", names, counts, Columns(), _TEACHER[0]):
+        cells = [next((row.cells[name] for name in pair if row.cells.get(name)), "") for pair in _TEACHER]
+        yield _said(row, counts, teacher=_risks(cells, counts))
+
+
+def _said(row: Row, counts: Counts, **facts: object) -> Said:
+    """What a row says, with the columns that every table may have."""
+    said = ExamFacts(
+        density=_density(row.cells.get("density", ""), counts),
+        birads=_birads(row.cells.get("birads", ""), counts),
+        kind=_kind(row.cells.get("kind", ""), counts),
+        **facts,  # type: ignore[arg-type]
+    )
+    counts["nothing_said"] += said == ExamFacts()
+    return row.keys, _with_person(row, said)
+
+
+def _with_person(row: Row, said: ExamFacts) -> ExamFacts:
+    # The constructor, because dataclasses.replace costs more than reading the row.
+    return ExamFacts(
+        said.report, said.attributes, said.labels, said.density, said.birads, said.kind,
+        row.patient, row.shifted_day, said.years_to_cancer, said.years_followed, said.teacher,
+    )  # fmt: skip
+
+
+def _density(cell: str, counts: Counts) -> str | None:
+    counts["bad_density"] += bool(cell) and cell.upper() not in DENSITIES
+    return cell.upper() if cell.upper() in DENSITIES else None
+
+
+def _birads(cell: str, counts: Counts) -> int | None:
+    category = birads_of_cell(cell) if cell else None
+    counts["bad_birads"] += bool(cell) and category is None
+    return category
+
+
+def _kind(cell: str, counts: Counts) -> Kind | None:
+    counts["bad_kind"] += bool(cell) and cell.lower() not in _KINDS
+    return _KINDS.get(cell.lower())
+
+
+def _years(row: Row, counts: Counts, *columns: str) -> int | None:
+    """Full years; a part of a year counts as none of it, as MIRAI divides days by 365."""
+    cell = next((row.cells[name] for name in columns if row.cells.get(name)), "")
+    if not cell:
+        return None
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            names = {name: name.strip().lower() for name in reader.fieldnames or ()}
-            key = next((name for name in _EXAM_COLUMNS if name in names.values()), None)
-            if key is None or (any_of and not set(any_of) & set(names.values())):
-                wanted = " or ".join(_EXAM_COLUMNS) + (f", and {' or '.join(any_of)}" if any_of else "")
-                raise DataError(f"a CSV of the data set lacks a column: expected {wanted}; see docs/data.md")
-            for raw in reader:
-                row = _stripped(raw, names)
-                # A CSV may carry both keys; the one that is not used is an identifier all the same.
-                identifier = [row.pop(name, "") for name in _EXAM_COLUMNS][list(_EXAM_COLUMNS).index(key)]
-                if identifier:
-                    yield pseudonym(_EXAM_COLUMNS[key], identifier), row
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"a CSV of the data set cannot be read: {type(error).__name__}") from error
+        years = float(cell)
+    except ValueError:
+        years = -1.0
+    if not 0 <= years <= 150:  # refuses NaN too
+        counts["bad_years"] += 1
+        return None
+    return int(years)
 
 
-def _stripped(raw: Mapping[str | None, object], names: Mapping[str, str]) -> dict[str, str]:
-    return {names[name]: str(value or "").strip() for name, value in raw.items() if name is not None}
+def _risks(cells: list[str], counts: Counts) -> Teacher | None:
+    try:
+        year1, year2, year3, year4, year5 = map(float, cells)
+    except ValueError:
+        counts["bad_risk"] += any(cells)
+        return None
+    risks = (year1, year2, year3, year4, year5)
+    if all(0 <= risk <= 1 for risk in risks):
+        return risks
+    counts["bad_risk"] += 1
+    return None

@@ -34,27 +34,27 @@ def frame_laterality(side: str) -> list[Dataset]:
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "place"),
     [
-        {"ImageLaterality": "R"},
-        {"ImageLaterality": "", "Laterality": "R"},
-        {"ImageLaterality": None, "SharedFunctionalGroupsSequence": frame_laterality("R")},
+        ({"ImageLaterality": "R"}, "image"),
+        ({"ImageLaterality": "", "Laterality": "R"}, "series"),
+        ({"ImageLaterality": None, "SharedFunctionalGroupsSequence": frame_laterality("R")}, "frame"),
     ],
 )
-def test_the_side_is_read_from_each_of_its_places(changes: dict[str, Any]) -> None:
-    assert laterality_of(header_of(**changes)) is Laterality.R
+def test_the_side_is_read_from_each_of_its_places(changes: dict[str, Any], place: str) -> None:
+    assert laterality_of(header_of(**changes)) == (Laterality.R, place)
 
 
 @pytest.mark.parametrize(
-    ("changes", "view"),
+    ("changes", "view", "place"),
     [
-        ({"ViewPosition": "CC"}, View.CC),
-        ({"ViewPosition": None, "ViewCodeSequence": view_code("R-10242")}, View.CC),
-        ({"ViewCodeSequence": view_code("399368009")}, View.MLO),
+        ({"ViewPosition": "CC"}, View.CC, "view_position"),
+        ({"ViewPosition": None, "ViewCodeSequence": view_code("R-10242")}, View.CC, "view_code"),
+        ({"ViewCodeSequence": view_code("399368009")}, View.MLO, "view_position"),
     ],
 )
-def test_the_view_is_read_from_position_and_code(changes: dict[str, Any], view: View) -> None:
-    assert view_of(header_of(**changes)) is view
+def test_the_view_is_read_from_position_and_code(changes: dict[str, Any], view: View, place: str) -> None:
+    assert view_of(header_of(**changes)) == (view, place)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_the_view_is_read_from_position_and_code(changes: dict[str, Any], view: 
 def test_tags_that_do_not_settle_side_and_view_refuse_the_image(changes: dict[str, Any], reason: str) -> None:
     header = header_of(**changes)
     with pytest.raises(UnreadableImage) as refused:
-        position_of(header, laterality_of(header), view_of(header))
+        position_of(header, laterality_of(header)[0], view_of(header)[0])
     assert refused.value.reason == reason
 
 

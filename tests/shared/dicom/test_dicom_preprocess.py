@@ -6,14 +6,16 @@ import numpy as np
 
 from dicom_fixtures import breast_pixels, write_mammogram
 from mammofed_shared.config.preprocessing import PreprocessingSettings
-from mammofed_shared.dicom.deidentify import Pseudonyms, vendor_of
+from mammofed_shared.dicom.deidentify import vendor_of
 from mammofed_shared.dicom.preprocess import Prepared, Recipe, Refusal, prepare_file
+from mammofed_shared.dicom.profiles import load_profile
+from mammofed_shared.pseudonyms import Pseudonyms
 
 KEY = b"k" * 32
 
 
 def recipe(folder: Path, profile: str = "standard") -> Recipe:
-    return Recipe(PreprocessingSettings(height=120, width=72), profile, KEY, folder)
+    return Recipe(PreprocessingSettings(height=120, width=72), load_profile(profile), KEY, folder)
 
 
 def prepared(folder: Path, path: Path, profile: str = "standard") -> Prepared:
@@ -65,8 +67,9 @@ def test_crop_and_spacing_are_those_of_the_breast(tmp_path: Path) -> None:
     row = prepared(tmp_path, write_mammogram(tmp_path / "in/a"))
     rows = np.flatnonzero((breast_pixels() > 0).any(1))
     assert (row.crop_top, row.crop_height, row.crop_left) == (rows[0], len(rows), 0)
-    assert row.spacing_mm is not None
-    np.testing.assert_allclose(row.spacing_mm, 0.1 * len(rows) / 120)
+    columns = np.flatnonzero((breast_pixels() > 0).any(0))
+    spacing = (row.spacing_rows_mm, row.spacing_columns_mm)
+    np.testing.assert_allclose(spacing, (0.1 * len(rows) / 120, 0.1 * len(columns) / 72))
 
 
 def test_an_implant_is_flagged(tmp_path: Path) -> None:
@@ -82,19 +85,6 @@ def test_an_image_without_a_patient_is_refused(tmp_path: Path) -> None:
 def test_a_folder_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     assert prepare_file(recipe(tmp_path), tmp_path / "in") == Refusal("unreadable_file", "IsADirectoryError")
-
-
-def test_no_mutated_header_raises_anything_but_a_refusal(tmp_path: Path) -> None:
-    whole = write_mammogram(tmp_path / "in/whole", WindowCenter=2000, WindowWidth=3000).read_bytes()
-    random, path, reasons = np.random.default_rng(0), tmp_path / "in/mutated", set()
-    for _ in range(150):
-        mutated = bytearray(whole)
-        for at in random.integers(132, len(whole) - breast_pixels().nbytes, size=4):
-            mutated[at] = random.integers(256)
-        path.write_bytes(mutated)
-        outcome = prepare_file(recipe(tmp_path), path)
-        reasons.add(outcome.reason if isinstance(outcome, Refusal) else "accepted")
-    assert len(reasons) > 5
 
 
 def test_pseudonyms_depend_on_key_kind_and_value() -> None:

@@ -62,6 +62,14 @@ def test_a_plan_comes_out_of_its_message_as_it_went_in(tmp_path: Path, kind: str
     assert message.metadata.dst_node_id == 3
 
 
+def test_a_query_comes_out_of_its_message_without_a_state() -> None:
+    become_flower_task()
+    plan = make_plan(None, kind="query")
+    message = plan_message(plan, None, node_id=3)
+    assert plan_of(message) == (plan, None)
+    assert message.metadata.message_type == MessageType.QUERY
+
+
 def test_an_update_comes_out_of_its_reply_as_it_went_in(tmp_path: Path, message: Message) -> None:
     plan, _ = plan_of(message)
     update = Update(task_id=plan.task_id, payload=small_state(tmp_path / "update", 2.0), metrics=METRICS)

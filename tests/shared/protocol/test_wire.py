@@ -28,7 +28,7 @@ TEXT_FROM_A_SITE = {
     "FailRequest.task_id": "looked up among the site's tasks",
     "SubmitHeader.task_id": "looked up among the site's tasks",
     "Payload.digest": "matched against a SHA-256 in hexadecimal",
-    "SubmitHeader.MetricsEntry.key": "looked up among the task's declared numbers",
+    "SubmitHeader.MetricsEntry.key": "looked up among the task's declared numbers, or the closed list of counts",
     "SubmitPart.data": "a payload: tensors of the plan, checked by name, shape, dtype and digest",
     "RenewRequest.certificate_request": "parsed as a certificate request of at most 4 KiB",
 }
@@ -109,6 +109,7 @@ def test_a_plan_comes_off_the_wire_as_it_went_on(plan: Plan) -> None:
         plan.model_copy(update={"moments_from": "test/r0001/v00001/mayo/train", "epochs_before": 1}),
         plan.model_copy(update={"task": PretrainSettings(optimizer=OptimizerSettings(learning_rate=1 / 3))}),
         make_plan(plan.state, site="central", kind="evaluate"),
+        make_plan(None, site="central", kind="query"),
     ):
         assert plan_from_wire(pb.Plan.FromString(plan_to_wire(sent).SerializeToString())) == sent
 
@@ -152,8 +153,19 @@ def test_a_plan_that_is_not_allowed_is_refused(plan: Plan, field: str, value: ob
         plan_from_wire(wire)
 
 
-def test_a_plan_without_a_state_is_refused(plan: Plan) -> None:
+def test_a_visit_without_a_state_and_a_query_with_one_are_refused(plan: Plan) -> None:
+    visit = plan_to_wire(plan)
+    visit.ClearField("state")
+    query = plan_to_wire(make_plan(None, kind="query"))
+    assert not query.HasField("state")
+    query.state.CopyFrom(plan_to_wire(plan).state)
+    for wire in (visit, query):
+        with pytest.raises(ProtocolError, match="a visit starts from one, a query has none"):
+            plan_from_wire(wire)
+
+
+def test_a_state_whose_digest_is_none_is_refused(plan: Plan) -> None:
     wire = plan_to_wire(plan)
-    wire.ClearField("state")
+    wire.state.digest = ""
     with pytest.raises(ProtocolError, match="digest"):
         plan_from_wire(wire)
