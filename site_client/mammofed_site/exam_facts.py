@@ -56,13 +56,13 @@ class DatasetFacts:
             elif earlier:
                 for name in contradictions(earlier[0], facts):
                     counts[f"contradicting_{name}"] += 1
+            # A row with a second key adds that key for what is known already; a repeat adds nothing.
             for key in keys:
-                # A row with a second key adds that key for what is known already; a repeat adds nothing.
-                if facts not in rows[key]:
+                if key not in self._crowded and facts not in rows[key]:
                     rows[key].append(facts)
-                if len(rows[key]) > _MOST_ROWS:
+                if len(rows.get(key, ())) > _MOST_ROWS:
                     self._crowded.add(key)
-                    rows[key].clear()
+                    del rows[key]
             counts["crowded_key"] += not self._crowded.isdisjoint(keys)
             if len(keys) > 1:
                 self._pairs.append(keys)
@@ -91,7 +91,8 @@ class DatasetFacts:
         patients: set[str | None] = set()
         for table in _BY_PRECEDENCE:
             # By identity: one row stands under two keys.
-            rows = {id(row): row for key in keys for row in self._rows[table].get(key, ())}.values()
+            usable = (key for key in keys if key not in self._crowded)
+            rows = {id(row): row for key in usable for row in self._rows[table].get(key, ())}.values()
             patients |= {row.patient for row in rows}
             if rows:
                 tables.append(merged(list(rows)))

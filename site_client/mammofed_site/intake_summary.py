@@ -10,14 +10,18 @@ from mammofed_shared.dicom.reasons import BY_WORD
 from mammofed_shared.exam import Split
 from mammofed_site.prepared_rows import DecidedExam, flags_of
 
+_ALWAYS = ("patients", "exams", "exams with text", "images")
+"""Lines that are shown even where they are 0."""
+
 
 @dataclass(slots=True)
 class Summary:
     """What a data set holds after a run.
 
     ``refused``, ``flagged`` and ``scrubbed`` map words to files or reports; ``splits`` and ``cohort`` map parts to
-    exams; ``tables`` says what was read of the hospital's own tables, in the words of docs/reports.md; ``num_decoded``
-    of the ``num_files`` were new or changed.
+    exams; ``num_of_another`` exams have another patient in the tables than in the images; ``tables`` says what was
+    read of the hospital's own tables, in the words of docs/reports.md; ``num_decoded`` of the ``num_files`` were new
+    or changed.
     """
 
     dataset: str
@@ -27,6 +31,7 @@ class Summary:
     num_images: int = 0
     num_exams: int = 0
     num_patients: int = 0
+    num_of_another: int = 0
     texts_by_split: Counter[Split] = field(default_factory=Counter)
     splits: Counter[str] = field(default_factory=Counter)
     cohort: Counter[str] = field(default_factory=Counter)
@@ -38,6 +43,7 @@ class Summary:
 
     def count(self, exam: DecidedExam) -> None:
         """Count an exam and its images; refusals are counted by reason in ``refused``."""
+        self.num_of_another += exam.is_of_another
         for image in exam.images:
             self.num_images += 1
             self.flagged.update(flags_of(image))
@@ -61,6 +67,7 @@ def summary_table(site: str, summary: Summary) -> Table:
         ("exams", summary.num_exams, ""),
         *((f"exams for {split}", count, "") for split, count in sorted(summary.splits.items())),
         *((f"{part} exams", count, "by the case definition") for part, count in sorted(summary.cohort.items())),
+        ("exams of another patient", summary.num_of_another, "by the tables, of which nothing is taken for them"),
         ("exams with text", summary.texts_by_split.total(), ""),
         *(
             (f"reports with a {kind}", count, "identifiers in the text")
@@ -76,5 +83,6 @@ def summary_table(site: str, summary: Summary) -> Table:
         ),
     ]
     for name, count, meaning in lines:
-        table.add_row(name, f"{count:,}", meaning)
+        if count or name in _ALWAYS:
+            table.add_row(name, f"{count:,}", meaning)
     return table

@@ -4,8 +4,9 @@ What one file says alone was decided in ``dicom/preprocess.py``; what needs seve
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
@@ -22,15 +23,24 @@ from mammofed_site.exam_facts import DatasetFacts
 from mammofed_site.intake_journal import Accepted
 
 Row = dict[str, Any]
+HashOf = Callable[[str], str]
+"""Word → keyed hash."""
+
+_CACHED_WORDS = 1 << 16
+"""Reports repeat few words; hashing each anew would take half of the time of scrubbing."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecidedExam:
-    """What becomes of the images of one exam: a row and its images, or refusals, or both (duplicates)."""
+    """What becomes of the images of one exam: a row and its images, or refusals, or both (duplicates).
+
+    ``is_of_another``: the tables name another patient for this exam, so nothing of them was taken.
+    """
 
     row: Row | None
     images: list[Accepted]
     refused: list[tuple[int, Refusal]]
+    is_of_another: bool = False
 
 
 _OF_ITEM = tuple(column.name for column in IMAGES if column.name not in ("flagged", "file_number"))
@@ -47,6 +57,7 @@ def decided_exams(
 ) -> Iterator[DecidedExam]:
     """The exams of a data set, one after the other; ``accepted`` must come in the order of exams."""
     cohort = facts.cohort() if dataset.choose.cohort == "embed" else {}
+    hash_of = lru_cache(maxsize=_CACHED_WORDS)(names.of_word)
     for exam, group in groupby(accepted, key=lambda image: image.item.exam):
         images, refused = [], []
         for image in group:
@@ -60,12 +71,16 @@ def decided_exams(
         accessions = sorted({image.item.accession for image in images} - {""})
         known = facts.of(exam, accessions)
         part = next((cohort[key] for key in (exam, *accessions) if key in cohort), None)
+        is_of_another = known.patient not in (None, images[0].item.patient)
+        if is_of_another:
+            known, part = ExamFacts(), None
         reason = left_out([image.item for image in images], known, dataset.choose, part)
         if reason is not None:
             refused += [(image.number, Refusal(reason, reason.sentence)) for image in images]
-            yield DecidedExam(None, [], refused)
+            yield DecidedExam(None, [], refused, is_of_another)
         else:
-            yield DecidedExam(exam_row(images, known, part, dataset, split, names), images, refused)
+            row = exam_row(images, known, part, dataset, split_of(images[0].item.patient, split, names), hash_of)
+            yield DecidedExam(row, images, refused, is_of_another)
 
 
 def left_out(images: Sequence[Prepared], facts: ExamFacts, choice: ChoiceSettings, cohort: str | None) -> Reason | None:
@@ -113,16 +128,16 @@ def exam_row(
     facts: ExamFacts,
     cohort: str | None,
     dataset: DatasetSettings,
-    split: SplitSettings,
-    names: Pseudonyms,
+    split: Split,
+    hash_of: HashOf,
 ) -> Row:
-    """Row of exams.parquet."""
+    """Row of exams.parquet; ``hash_of`` is ``Pseudonyms.of_word``."""
     first = images[0]
     days = [image.item.shifted_day for image in images if image.item.shifted_day is not None]
     row: Row = {
         "exam": first.item.exam,
         "patient": first.item.patient,
-        "split": split_of(first.item.patient, split, names).value,
+        "split": split.value,
         "day": min(days) - first.first_day if days and first.first_day is not None else None,
         "kind": kind_of([image.item for image in images], facts),
         "cohort": cohort,
@@ -132,7 +147,7 @@ def exam_row(
     row |= {
         name: getattr(facts, name) for name in ("birads", "density", "years_to_cancer", "years_followed", "teacher")
     }
-    row |= _text(first.item.exam, {word for image in images for word in image.item.known}, facts, dataset, names)
+    row |= _text(first.item.exam, {word for image in images for word in image.item.known}, facts, dataset, hash_of)
     assert set(row) == _EXAM_NAMES
     return row
 
@@ -146,10 +161,10 @@ def split_of(patient: str, split: SplitSettings, names: Pseudonyms) -> Split:
 
 
 def _text(
-    exam: str, known: set[str], facts: ExamFacts, dataset: DatasetSettings, names: Pseudonyms
+    exam: str, known: set[str], facts: ExamFacts, dataset: DatasetSettings, hash_of: HashOf
 ) -> Mapping[str, object]:
     """Findings and impression: of the report where there is one, else made from the structured findings."""
-    report, found = _without_identifiers(facts.report, known, dataset.reports_with_identifiers, names)
+    report, found = _without_identifiers(facts.report, known, dataset.reports_with_identifiers, hash_of)
     origin = None if report is None else "report"
     if report is None and facts.attributes is not None:
         # The seed is the exam's own, so a sentence never changes with what else is in the data set.
@@ -165,13 +180,13 @@ def _text(
 
 
 def _without_identifiers(
-    report: Report | None, known: set[str], rule: str, names: Pseudonyms
+    report: Report | None, known: set[str], rule: str, hash_of: HashOf
 ) -> tuple[Report | None, list[str]]:
     """The report as the data set's rule wants it, and the kinds of identifiers that stood in it."""
     if report is None:
         return None, []
     findings, impression = (
-        scrub(text, lambda word: names.of_word(word) in known) for text in (report.findings, report.impression)
+        scrub(text, lambda word: hash_of(word) in known) for text in (report.findings, report.impression)
     )
     found = sorted({*findings.found, *impression.found})
     if rule == "keep" or not found:

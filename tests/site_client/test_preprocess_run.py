@@ -266,6 +266,18 @@ def test_exams_are_chosen_by_what_is_known_of_them(tmp_path: Path) -> None:
     assert (summary.num_exams, summary.refused) == (5, {})
 
 
+def test_a_table_that_names_another_patient_for_an_exam_is_not_believed(tmp_path: Path) -> None:
+    write_exam(tmp_path / "pacs", "P1")
+    write_exam(tmp_path / "pacs", "P2")
+    reports = tmp_path / "reports.csv"
+    reports.write_text(
+        "accession,patient_id,findings,impression\n"
+        "ACC-P1-20200110,P1,No masses.,Negative.\nACC-P2-20200110,P1,No masses.,Negative.\n"
+    )
+    summary, _ = run(tmp_path, dataset={"reports": reports})
+    assert (summary.num_exams, summary.texts_by_split.total(), summary.num_of_another) == (2, 1, 1)
+
+
 def test_a_dry_run_says_what_would_happen_and_writes_nothing(tmp_path: Path) -> None:
     write_exam(tmp_path / "pacs", "P1")
     write_mammogram(tmp_path / "pacs/other", Modality="US")
@@ -412,3 +424,33 @@ def test_the_key_is_made_once_and_readable_by_its_owner_only(tmp_path: Path) -> 
     path.write_bytes(b"short")
     with pytest.raises(DataError, match="5 bytes"):
         load_or_create_key(tmp_path)
+
+
+@pytest.mark.parametrize("nth", range(3))
+def test_a_run_cut_while_its_tables_are_put_in_place_ends_in_the_same_files(
+    nth: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_exam(tmp_path / "pacs", "P1")
+    write_mammogram(tmp_path / "pacs/other", Modality="US")
+    run(tmp_path)
+    write_exam(tmp_path / "pacs", "P2")
+    replace, done = Path.replace, []
+
+    def cut(self: Path, target: Path) -> Path:
+        if self.name.endswith(".parquet.writing"):
+            if len(done) == nth:
+                raise KeyboardInterrupt
+            done.append(target)
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", cut)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path)
+    monkeypatch.undo()
+    settings, dataset = site(tmp_path)
+    with pytest.raises(DataError, match="not prepared"):
+        read_exams([("screening", settings.prepared_folder(dataset))])
+    resumed, prepared = run(tmp_path)
+    assert (resumed.num_decoded, resumed.num_images) == (0, 8)
+    _, whole = run(tmp_path, dataset={"prepared": tmp_path / "other"})
+    assert content(prepared) == content(whole)

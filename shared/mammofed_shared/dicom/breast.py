@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mammofed_shared.dicom.reasons import Reason
+from mammofed_shared.dicom.window import GreyImage
 from mammofed_shared.errors import UnreadableImage
 
 _LOOK_HEIGHT = 760
@@ -20,24 +21,39 @@ _THIN = 15
 
 @dataclass(frozen=True, slots=True)
 class Breast:
-    """The breast's box in the image, and inside it which pixels are breast."""
+    """The breast's box in the image, and inside it which pixels are breast.
+
+    ``silhouette`` is 1 on the breast and stands for squares of ``step`` × ``step`` pixels.
+    """
 
     top: int
     left: int
-    mask: NDArray[np.bool_]
+    height: int
+    width: int
+    silhouette: NDArray[np.uint8]
+    step: int
 
     @property
-    def height(self) -> int:
-        """Rows of the box."""
-        return int(self.mask.shape[0])
+    def mask(self) -> NDArray[np.bool_]:
+        """(height, width), true on the breast."""
+        whole = np.repeat(np.repeat(self.silhouette.astype(np.bool_), self.step, 1), self.step, 0)
+        return whole[: self.height, : self.width]
 
-    @property
-    def width(self) -> int:
-        """Columns of the box."""
-        return int(self.mask.shape[1])
+    def sampled(self, first_row: int, first_column: int, step: int) -> NDArray[np.bool_]:
+        """``mask[first_row::step, first_column::step]``, which costs less than the mask."""
+        rows = np.arange(first_row, self.height, step) // self.step
+        columns = np.arange(first_column, self.width, step) // self.step
+        return self.silhouette[np.ix_(rows, columns)].astype(np.bool_)
+
+    def clear_outside(self, box: NDArray[np.uint8]) -> None:
+        """Set to 0 what is no breast in an image of the box, which is (height, width) and is changed."""
+        columns = np.repeat(self.silhouette * np.uint8(255), self.step, 1)[:, : self.width]
+        for first in range(self.step):  # half the time of making the mask and multiplying with it
+            rows = box[first :: self.step]
+            np.bitwise_and(rows, columns[: len(rows)], out=rows)
 
 
-def find_breast(grey: NDArray[np.uint8], threshold: int) -> Breast:
+def find_breast(grey: NDArray[np.uint8] | GreyImage, threshold: int) -> Breast:
     """The largest connected area of at least ``threshold``, its holes filled, and its box.
 
     The paper finds the box by the rows and columns that are not constant after the threshold (FM,
@@ -51,12 +67,11 @@ def find_breast(grey: NDArray[np.uint8], threshold: int) -> Breast:
     above = (grey[::step, ::step] >= max(threshold, 1)).astype(np.uint8)
     silhouette = _filled(_largest_area(above))
     rows, columns = np.flatnonzero(silhouette.any(1)), np.flatnonzero(silhouette.any(0))
-    top, left = int(rows[0]), int(columns[0])
-    box = silhouette[top : rows[-1] + 1, left : columns[-1] + 1]
-    if step > 1:
-        box = np.repeat(np.repeat(box, step, 0), step, 1)
-        box = box[: grey.shape[0] - top * step, : grey.shape[1] - left * step]
-    return Breast(top * step, left * step, box.astype(np.bool_))
+    box = silhouette[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    top, left = int(rows[0]) * step, int(columns[0]) * step
+    height = min(box.shape[0] * step, grey.shape[0] - top)
+    width = min(box.shape[1] * step, grey.shape[1] - left)
+    return Breast(top, left, height, width, box, step)
 
 
 def _largest_area(above: NDArray[np.uint8]) -> NDArray[np.uint8]:

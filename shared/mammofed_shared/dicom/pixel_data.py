@@ -7,8 +7,12 @@ checked here. Sources: PS3.5 A.4 (encapsulation) and G (RLE); ITU-T T.81 B.2 (JP
 
 import io
 import struct
+import sys
 from dataclasses import dataclass
 from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mammofed_shared.dicom.data_set import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, UNDEFINED_LENGTH
 from mammofed_shared.dicom.header import Header
@@ -17,6 +21,7 @@ from mammofed_shared.errors import UnreadableImage
 
 NATIVE = frozenset({IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG})
 JPEG = frozenset({f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 57, 70, 80, 81)})
+JPEG_LOSSLESS = frozenset({f"1.2.840.10008.1.2.4.{n}" for n in (57, 70)})
 JPEG_2000 = frozenset({f"1.2.840.10008.1.2.4.{n}" for n in (90, 91)})
 HTJ2K = frozenset({f"1.2.840.10008.1.2.4.{n}" for n in (201, 202, 203)})
 RLE = "1.2.840.10008.1.2.5"
@@ -73,7 +78,7 @@ def checked_shape(header: Header) -> Shape:
     return Shape(rows, columns, allocated, stored, header.signed == 1)
 
 
-def read_native(file: BinaryIO, header: Header, shape: Shape) -> tuple[bytes, bool]:
+def read_native(file: BinaryIO, header: Header, shape: Shape) -> tuple[NDArray[np.uint8], bool]:
     """The bytes of an uncompressed image, and whether they are 8-bit pixels in big endian words (PS3.5 8.1.2)."""
     vr, length = _element(file, header.transfer_syntax)
     if length == UNDEFINED_LENGTH:
@@ -82,11 +87,29 @@ def read_native(file: BinaryIO, header: Header, shape: Shape) -> tuple[bytes, bo
     # allowed.
     if not shape.num_bytes <= length <= shape.num_bytes + 1:
         raise UnreadableImage(Reason.SIZE_MISMATCH, f"{shape.num_bytes} bytes expected, {length} declared")
-    data = file.read(shape.num_bytes)
-    if len(data) < shape.num_bytes:
-        raise UnreadableImage(Reason.TRUNCATED, f"{shape.num_bytes} bytes of pixels expected, {len(data)} found")
+    data = _memory(shape.num_bytes)
+    num_read = file.readinto(data)  # type: ignore[attr-defined]  # BinaryIO knows only half of what files can
+    if num_read < shape.num_bytes:
+        raise UnreadableImage(Reason.TRUNCATED, f"{shape.num_bytes} bytes of pixels expected, {num_read} found")
     is_swapped = header.transfer_syntax == EXPLICIT_BIG and shape.bits_allocated == 8 and vr == b"OW"
     return data, is_swapped
+
+
+_spare = np.empty(0, np.uint8)
+
+
+def _memory(num_bytes: int) -> NDArray[np.uint8]:
+    """Memory for an image: the last one's, unless somebody still holds a view of that.
+
+    Fresh memory costs as much as reading the file into it, since the kernel clears it page by page.
+    """
+    global _spare
+    view = _spare[:num_bytes]
+    # The module, this view and getrefcount itself hold it; whoever else has a part of it is a fourth.
+    if len(view) < num_bytes or sys.getrefcount(_spare) > 3:
+        _spare = np.empty(num_bytes, np.uint8)
+        view = _spare[:]
+    return view
 
 
 def read_codestream(file: BinaryIO, header: Header, shape: Shape) -> tuple[bytes, int]:

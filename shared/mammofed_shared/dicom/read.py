@@ -1,10 +1,10 @@
 """From a checked file to the stored values, exactly as the modality wrote them.
 
-Uncompressed pixels are taken as they stand. A code stream goes to dicomsdl, the fastest exact decoder,
-wrapped in a minimal object of our own making: the decoder never sees the hospital's header. HTJ2K, which
-dicomsdl does not know, goes to pydicom with openjpeg. RLE goes to pylibjpeg-rle, which is as fast and cannot
-overrun: dicomsdl writes past the image where a run is too long. Call this in a worker process only (``pool``):
-a decoder may still die.
+Uncompressed pixels are taken as they stand. A code stream goes to the fastest exact decoder that is safe with
+it: to dicomsdl, wrapped in a minimal object of our own making, so that the decoder never sees the hospital's
+header; lossless JPEG to libjpeg-turbo (71 ms for 4096 × 3328 pixels, dicomsdl 98); RLE to pylibjpeg-rle, since
+dicomsdl writes past the image where a run is too long; HTJ2K, which dicomsdl does not know, to pydicom with
+openjpeg. Call this in a worker process only (``pool``): a decoder may still die.
 """
 
 import io
@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 import cv2
 import dicomsdl
+import imagecodecs
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from mammofed_shared.dicom.data_set import EXPLICIT_BIG, PARSING_ERRORS
 from mammofed_shared.dicom.header import Header
 from mammofed_shared.dicom.pixel_data import (
     HTJ2K,
+    JPEG_LOSSLESS,
     LOSSY,
     NATIVE,
     RLE,
@@ -68,25 +70,26 @@ def stored_values(codes: NDArray[np.unsignedinteger], shape: Shape) -> NDArray[n
 
 def _native(header: Header, file: BinaryIO, shape: Shape) -> Codes:
     data, is_swapped = read_native(file, header, shape)
+    if is_swapped:
+        data = np.append(data, np.zeros(len(data) % 2, np.uint8)).reshape(-1, 2)[:, ::-1].reshape(-1)[: len(data)]
     if shape.bits_allocated == 8:
-        codes = np.frombuffer(data, np.uint8)
-        if is_swapped:
-            even = np.frombuffer(data + b"\0" * (len(data) % 2), np.uint8)
-            codes = even.reshape(-1, 2)[:, ::-1].reshape(-1)[: len(data)]
-        return codes.reshape(shape.rows, shape.columns)
+        return data.reshape(shape.rows, shape.columns)
     order = ">u2" if header.transfer_syntax == EXPLICIT_BIG else "<u2"
-    return np.frombuffer(data, order).reshape(shape.rows, shape.columns).astype(np.uint16, copy=False)
+    return data.view(order).reshape(shape.rows, shape.columns).astype(np.uint16, copy=False)
 
 
 def _compressed(header: Header, file: BinaryIO, shape: Shape) -> Codes:
     stream, precision = read_codestream(file, header, shape)
     if header.transfer_syntax == RLE:
         return _by_pylibjpeg_rle(stream, shape)
-    # Samples of 8 bits in an image of 16 are legal; told of 16, dicomsdl returns every second byte as noise.
-    allocated = 8 if precision <= 8 else 16
-    of_stream = replace(shape, bits_allocated=allocated, bits_stored=min(allocated, shape.bits_stored))
-    decoder = _by_pydicom if header.transfer_syntax in HTJ2K else _by_dicomsdl
-    values = decoder(minimal_object(header.transfer_syntax, of_stream, stream))
+    if header.transfer_syntax in JPEG_LOSSLESS:
+        values = _by_libjpeg_turbo(stream)
+    else:
+        # Samples of 8 bits in an image of 16 are legal; told of 16, dicomsdl returns every second byte as noise.
+        allocated = 8 if precision <= 8 else 16
+        of_stream = replace(shape, bits_allocated=allocated, bits_stored=min(allocated, shape.bits_stored))
+        decoder = _by_pydicom if header.transfer_syntax in HTJ2K else _by_dicomsdl
+        values = decoder(minimal_object(header.transfer_syntax, of_stream, stream))
     if values.dtype.kind not in "iu" or values.ndim != 2 or values.itemsize * 8 > shape.bits_allocated:
         raise UnreadableImage(Reason.CORRUPT_CODESTREAM, "the decoder returned another kind of image")
     of_image = values.astype(f"{values.dtype.kind}{shape.bits_allocated // 8}", copy=False)
@@ -110,9 +113,17 @@ def _by_pylibjpeg_rle(stream: bytes, shape: Shape) -> Codes:
     return np.asarray(cv2.merge(planes[::-1]), np.uint8).view("<u2")[..., 0]
 
 
+def _by_libjpeg_turbo(stream: bytes) -> NDArray[Any]:
+    try:
+        values = imagecodecs.jpeg8_decode(stream)
+    except (RuntimeError, ValueError) as error:
+        raise UnreadableImage(Reason.CORRUPT_CODESTREAM, "libjpeg-turbo cannot decode it") from error
+    return np.asarray(values)
+
+
 def _by_dicomsdl(file: bytes) -> NDArray[Any]:
     try:
-        values = dicomsdl.open_memory(file).pixelData(0, storedvalue=True)
+        values = dicomsdl.open_memory(file, copy_data=False).pixelData(0, storedvalue=True)
     except (dicomsdl.DicomException, RuntimeError, ValueError) as error:
         raise UnreadableImage(Reason.CORRUPT_CODESTREAM, "dicomsdl cannot decode it") from error
     return np.asarray(values)

@@ -64,7 +64,7 @@ _ASSESSMENT = frozenset(("111005", "111413"))
 _OLDER_SCHEME = ("II.AC.", "MA.II.A.5.")
 """Codes of the BI-RADS scheme in older reports; their meanings begin with the category: ``4A – Low suspicion``."""
 
-_MOST_BYTES = 1 << 24
+_MOST_BYTES = 1 << 22
 _MOST_ITEMS = 20_000
 _MOST_CHARACTERS = 1 << 17
 
@@ -79,9 +79,9 @@ class NoReport(StrEnum):
     NO_TEXT = "no_text"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class StructuredReport:
-    """What a report object says; a missing identifier is empty.
+    """What a report object says; a missing identifier is empty. It holds identifiers, so it is never printed.
 
     ``text`` is what stands under no section of ours, one item a line after its title: it may still be divided by the
     headings inside it.

@@ -2,9 +2,11 @@
 
 Modality LUT or rescale (C.11.1), VOI LUT or window (C.11.2), inversion of MONOCHROME1 (C.7.6.3.1.2); padding
 (C.7.5.1.1.2) becomes background. All of it is a function of the stored value alone, so it is worked out once
-for each possible value and applied as one table: 12 ms for 4096 × 3328 pixels, where the same steps on pixels
-take 200.
+for each possible value and applied as one table, and only to the pixels that somebody looks at: 5 ms for
+4096 × 3328 pixels, where the same steps on pixels take 200.
 """
+
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -20,29 +22,61 @@ Floats = NDArray[np.float64]
 
 PERCENTILES = (0.5, 99.5)
 """Ends of the ``percentile`` preset."""
+_LEAST_LINE = 256
+"""Shorter rows OpenCV computes otherwise than those of an image, so that a comparison would prove nothing."""
 _LEAST_RANGE = 0.25
 """A vendor's window that shows the whole image in less of the grey scale than this is not followed."""
 
 
-def to_grey(codes: Codes, shape: Shape, header: Header, preset: str) -> tuple[NDArray[np.uint8], bool]:
-    """Map stored bits to 8-bit grey, bright meaning dense.
+@dataclass(frozen=True, slots=True)
+class GreyImage:
+    """An 8-bit image, bright meaning dense, of which ``grey[rows, columns]`` is worked out when it is asked for.
+
+    ``table`` maps stored bits to 0..255; ``line`` is scale and offset that do the same to all bits that occur, in half
+    the time, where there are such. ``padding`` says which stored bits are no pixels, and are 0. ``is_followed``: the
+    window preset applied.
+    """
+
+    codes: Codes
+    table: NDArray[np.uint8]
+    line: tuple[float, float] | None
+    padding: NDArray[np.bool_]
+    is_followed: bool
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(rows, columns)."""
+        return self.codes.shape
+
+    def __getitem__(self, part: tuple[slice, slice]) -> NDArray[np.uint8]:
+        codes = self.codes[part]
+        shown = np.empty(codes.shape, np.uint8)  # of numpy, which asks for large pages; OpenCV does not
+        if self.line is not None:
+            cv2.convertScaleAbs(codes, shown, *self.line)
+        else:
+            cv2.LUT(codes, self.table.reshape(1, -1), shown)
+        return shown
+
+    def turned_over(self) -> "GreyImage":
+        """The image with bright for dark; padding stays background."""
+        return replace(self, table=np.where(self.padding, 0, 255 - self.table).astype(np.uint8), line=None)
+
+
+def show(codes: Codes, shape: Shape, header: Header, preset: str) -> GreyImage:
+    """Find how stored bits are shown.
 
     Args:
         codes: (rows, columns) as ``read.decode`` gives them.
         preset: ``paper`` minimum to maximum of the image; ``percentile`` 0.5 to 99.5 %; ``voi`` the vendor's
             window, or ``paper`` where the header holds none that shows this image.
 
-    Returns:
-        (rows, columns), 0..255, padding 0; and whether the preset could be followed.
-
     Raises:
         UnreadableImage: the image is constant (``blank_image``).
     """
     num_codes = 1 << shape.bits_stored
-    counts = cv2.calcHist([codes], [0], None, [num_codes], [0, num_codes])
-    counts = np.asarray(counts, np.float64).reshape(-1)
     stored = stored_values(np.arange(num_codes, dtype=np.uint32), shape)
     padding = _is_padding(stored, header, shape)
+    counts = _counts(codes, header, preset, num_codes, is_monotone=not (shape.signed or padding.any()))
     counts[padding] = 0
     if np.count_nonzero(counts) < 2:
         raise UnreadableImage(Reason.BLANK_IMAGE, "all pixels are equal")
@@ -53,9 +87,42 @@ def to_grey(codes: Codes, shape: Shape, header: Header, preset: str) -> tuple[ND
         shown = _between(values, *_ends(values, counts, preset))
     if header.photometric == "MONOCHROME1":
         shown = 1.0 - shown
-    table = np.zeros(1 << shape.bits_allocated, np.uint8)
+    size = 1 << shape.bits_allocated
+    table, is_padding = np.zeros(size, np.uint8), np.zeros(size, np.bool_)
     table[:num_codes] = np.where(padding, 0, np.rint(shown * 255.0))
-    return np.asarray(cv2.LUT(codes, table.reshape(1, -1)), np.uint8), is_followed
+    is_padding[:num_codes] = padding
+    line = None if padding.any() else _line(table, np.flatnonzero(counts))
+    return GreyImage(codes, table, line, is_padding, is_followed)
+
+
+def _line(table: NDArray[np.uint8], occurring: NDArray[np.intp]) -> tuple[float, float] | None:
+    """Scale and offset that give what the table gives between the ends of the codes that occur."""
+    first, last = int(occurring[0]), int(occurring[-1])
+    if last - first < _LEAST_LINE:
+        return None
+    low, high = float(table[first]), float(table[last])
+    scale = (high - low) / (last - first)
+    line = scale, low - scale * first
+    by_line = cv2.convertScaleAbs(np.arange(first, last + 1, dtype=np.uint16), None, *line)
+    return line if np.array_equal(by_line.reshape(-1), table[first : last + 1]) else None
+
+
+def to_grey(codes: Codes, shape: Shape, header: Header, preset: str) -> tuple[NDArray[np.uint8], bool]:
+    """The whole image of ``show``, (rows, columns), and whether the preset could be followed."""
+    grey = show(codes, shape, header, preset)
+    return grey[:, :], grey.is_followed
+
+
+def _counts(codes: Codes, header: Header, preset: str, num_codes: int, *, is_monotone: bool) -> Floats:
+    """How many pixels have each code; only that the least and the greatest occur, where no other one matters."""
+    has_table = header.modality_lut is not None or (preset == "voi" and header.voi_lut is not None)
+    if is_monotone and preset != "percentile" and not has_table:
+        counts = np.zeros(num_codes)
+        least, greatest, _, _ = cv2.minMaxLoc(codes)
+        counts[[int(least), int(greatest)]] = 1.0
+        return counts
+    histogram = cv2.calcHist([codes], [0], None, [num_codes], [0, num_codes])
+    return np.asarray(histogram, np.float64).reshape(-1)
 
 
 def modality_values(stored: NDArray[np.int32], header: Header) -> Floats:

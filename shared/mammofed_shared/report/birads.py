@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from mammofed_shared.exam import Report
 
 _BY_SEVERITY = (1, 2, 3, 6, 0, 4, 5)
-"""From the least to the most abnormal, as the BI-RADS atlas (5th edition) ranks categories of the two breasts."""
+"""From the least to the most abnormal: our choice where the two breasts of an exam have several."""
 _ROMAN = {"I": 1, "II": 2, "III": 3, "IV": 4, "V": 5, "VI": 6}
 _CELL = re.compile(r"(?:BI-?RADS\s*(?:CATEGORY)?\s*:?\s*)?([0-6])(?:[ABC]|\.0+)?", re.IGNORECASE)
 
 _NOT_A_CATEGORY = r"(?!\d|\.\d|\s?(?:st|nd|rd|th)\b|\s*(?:edition|mm\b|cm\b|%|months?\b|/\d))"
 """``BI-RADS 5th edition``, ``category 2013``, ``4 mm``: numbers that are none."""
-_SIDE = r"(?:right|left|both|bilateral|breasts?|[RL]\b)"
+_SIDE = r"(?:right|left|both|bilateral|breasts?|[RL](?=\b|\d))"
 _STATED = re.compile(
     r"\bBI[\s-]?RADS?(?:®|™|\s?\(R\))?(?:[\s:=#*(,–-]|final|overall|assessment|category|categories|cat\b\.?|code|score|"
     rf"classification|class|rating|mammograph(?:y|ic)|ACR|is\b|of\b|{_SIDE})*"

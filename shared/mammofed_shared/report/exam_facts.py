@@ -15,7 +15,7 @@ Teacher = tuple[float, float, float, float, float]
 class ExamFacts:
     """Everything that a hospital's own tables and reports say of one exam; None or empty where they say nothing."""
 
-    report: Report | None = None
+    report: Report | None = field(default=None, repr=False)
     """Sections as in the source, without boilerplate and signature; identifiers are not searched for yet."""
     attributes: tuple[Mapping[str, str], ...] | None = None
     """One mapping a finding, in words of ``grammar.py``. Empty: a table knows the exam and no finding of it."""

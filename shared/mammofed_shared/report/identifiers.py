@@ -77,7 +77,8 @@ _JOINED = re.compile(
 )
 _IN_DIGITS = re.compile(
     rf"(?:{_YEAR}([-/.])(?:0?[1-9]|1[0-2])\1{_DAY}(?:T\d\d:?\d\d(?::?\d\d)?(?:\.\d+)?(?:Z|[+-]\d\d:?\d\d)?)?"
-    rf"|\d{{1,2}}([/.-])\d{{1,2}}\2(?:{_YEAR}|(?<=/)\d\d|(?<=\d\d[.-]\d\d[.-])\d\d)"
+    rf"|\d{{1,2}}([/.-])\d{{1,2}}\2(?:{_YEAR}|(?<=/)\d\d)"
+    rf"|(?:{_DAY}([.-])(?:0?[1-9]|1[0-2])|(?:0?[1-9]|1[0-2])([.-]){_DAY})(?:\3|\4)\d\d"
     rf"|(?:0?[1-9]|1[0-2])[/.-]{_YEAR}|{_YEAR}[/-](?:0[1-9]|1[0-2])"
     rf"|{_YEAR}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:\d{{6}})?){_NOT_A_SIZE}{_END}"
     r"|(?:1[0-2]|0?[1-9]):[0-5]\d(?::\d\d)?\s*(?:[ap]m\b|[ap]\.m\.)|(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?![\w:])",
@@ -94,8 +95,8 @@ _PHONE = re.compile(
 _CALL = re.compile(rf"\w+\b(?:\s*(?:number|no\b|at|is|#))*[.:\s#]*(\+?\(?\d[\d ()./-]+\d){_NOT_A_SIZE}", re.IGNORECASE)
 _LABELLED = re.compile(
     r"(?:(?:MRN|medical\s+record|accession|SSN|social\s+security|NHS|CHI|UHID)(?:\s*(?:number|no\b\.?|num\b\.?|ID|\#))?"
-    r"|acc(?:\.\s*)?\s*(?:\#|no\b\.?|number)|MR\s*\#|ID(?=\s*[:#])|\w+\s*(?:ID|number|no\b\.?|nr\b\.?|\#))"
-    r"\s*(?:is|was)?\s*[:\#=]?\s*(\d{3}[ -]\d{2,3}[ -]\d{4}\b|(?=[\w./-]*\d)[A-Z0-9][\w./-]*\w|\d)",
+    r"|acc(?:\.\s*)?\s*(?:\#|no\b\.?|number)|MR\s*\#|ID(?=\s*[:#])|\w+\s*(?:ID|number|n[or]\.|n[or](?=\s*[:#])|\#))"
+    r"\s*(?:is|was)?\s*[:\#=]?\s*(\d{3}[ -]\d{2,3}[ -]\d{4}\b|[A-Z]{1,4} \d[\w-]*|(?=[\w./-]*\d)[A-Z0-9][\w./-]*\w|\d)",
     re.IGNORECASE,
 )
 _NUMBER = re.compile(
@@ -123,9 +124,11 @@ def spans_by_form(text: str) -> Iterator[Span]:
         yield from ((match.start(), match.end(), "mail") for match in _MAIL.finditer(text))
     done = 0
     for match in _DIGITS.finditer(text):
-        if match.start() < done or (match.end() - match.start() < 2 and text[match.end() : match.end() + 1].isspace()):
+        start, end = match.span()
+        # A digit that stands alone is the most frequent number of all.
+        if start < done or (end - start == 1 and text[end : end + 1].isspace() and text[start - 1 : start] != "+"):
             continue
-        span = _number_at(text, match.start(), match[0])
+        span = _number_at(text, start, match[0])
         if span:
             done = span[1]
             yield span
@@ -152,11 +155,13 @@ def spans_at_word(text: str, word: str, start: int) -> Iterator[Span]:
 def _number_at(text: str, start: int, digits: str) -> Span | None:
     """What a run of digits and separators is, or begins."""
     before = text[start - 1 : start]
-    is_joined = before.isalnum() or (before in ("_", ".", ",", "/", "-", ":") and text[start - 2 : start - 1].isalnum())
-    if not is_joined:
-        span = _date(text, start) or _telephone(text, start) or _age(text, start)
-        if span:
-            return span
+    is_continued = before in (".", ",", "/", "-") and text[start - 2 : start - 1].isdigit()
+    is_joined = is_continued or before.isalnum() or before == "_"
+    span = None if is_continued else _date(text, start)
+    if span is None and not is_joined:
+        span = _telephone(text, start) or _age(text, start)
+    if span:
+        return span
     prefix = _PREFIX.search(text, max(0, start - 7), start)
     if prefix and _SPECIMEN.match(text, start):
         return prefix.start(), _end(_SPECIMEN, text, start), "number"

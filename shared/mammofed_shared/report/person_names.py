@@ -28,6 +28,7 @@ _ROLES = frozenset(
             "fellow",
         ),
         *("attending", "tech", "transcriptionist", "transcriber", "reader", "reporter", "operator", "nurse", "to"),
+        *("referring", "ordering", "requesting", "interpreting", "performing", "supervising", "requested", "referred"),
         *("attn", "attention", "dictated", "transcribed", "typed", "signed", "reviewed", "read", "approved", "by"),
     )
 )
@@ -43,8 +44,8 @@ _CREDENTIALS = frozenset(
 TRIGGERS = _TITLES | _ROLES | _PERSONS | _PREPOSITIONS | {"dear"} | {word.lower() for word in _CREDENTIALS}
 """Words beside which ``spans_at_word`` looks."""
 
-_BEHIND_TITLE = re.compile(r"\.?\s+(?=[^\W\d_])")
-_BEHIND_ROLE = re.compile(r"(?:['’]s)?\s*[:=]\s*(?=[^\W\d_])")
+_BEHIND_TITLE = re.compile(r"(?:\.\s*|\s+)(?=[^\W\d_])")
+_BEHIND_ROLE = re.compile(r"(?:['’]s)?(?:\s*[:=]\s*|\s[-–]\s)(?=[^\W\d_])")
 _BEHIND_PERSON = re.compile(r",?\s+(?:(?:named|called|is)\s+)?(?=[A-Z])")
 _VERB = re.compile(
     r"\b(?:read|interpreted|reviewed|dictated|signed|reported|approved|verified|authenticated|performed|transcribed|typed|"
@@ -62,6 +63,31 @@ _LONGEST_NAME = 60
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _PARTICLES = frozenset(
     ("de", "del", "della", "di", "da", "van", "von", "der", "den", "la", "le", "al", "el", "bin", "ibn", "st")
+)
+_NO_NAMES = frozenset(
+    (
+        *(
+            "a",
+            "and",
+            "are",
+            "as",
+            "at",
+            "be",
+            "by",
+            "for",
+            "from",
+            "had",
+            "has",
+            "have",
+            "he",
+            "her",
+            "in",
+            "is",
+            "it",
+            "of",
+        ),
+        *("on", "or", "she", "that", "the", "this", "to", "was", "were", "who", "will", "with", "would", "patient"),
+    )
 )
 _GAP = re.compile(r"[ \t]*\n?[ \t]*[,^]?[ \t]*(?=[^\W\d_])")
 _ANOTHER = re.compile(r"\s*(?:,|and|&|/)\s*(?=[A-Z])")
@@ -104,6 +130,11 @@ def _behind_title(text: str, word: str, end: int, is_shouted: bool) -> Iterator[
     is_sure = plain in _SHORT_TITLES
     while at is not None:
         name_end = _end_of_name(text, at, is_shouted, is_sure)
+        if name_end is None and is_sure and (has_point or plain in ("mr", "mrs")):
+            # Dictated without capitals: mrs. white.
+            word_behind = _WORD.match(text, at)
+            if word_behind and word_behind[0].lower() not in _NO_NAMES:
+                name_end = word_behind.end()
         if name_end is None:
             return
         yield at, name_end, "name"

@@ -30,7 +30,7 @@ class Columns:
     date: str | None = "date"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Row:
     """One row: ``keys`` are the pseudonyms of its study UID and accession number, the study's first."""
 

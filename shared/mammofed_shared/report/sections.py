@@ -28,7 +28,8 @@ _IMPRESSION = (
 _DROPPED = (
     "HISTORY|CLINICAL HISTORY|CLINICAL INDICATION|CLINICAL INFORMATION|CLINICAL DETAILS|CLINICAL DATA|"
     "CLINICAL STATEMENT|CLINICAL QUESTION|CLINICAL BACKGROUND|RELEVANT HISTORY|PATIENT HISTORY|FAMILY HISTORY|"
-    "PERSONAL HISTORY|INDICATION|INDICATIONS|REASON FOR EXAM|REASON FOR EXAMINATION|REASON FOR STUDY|REASON FOR REFERRAL|"
+    "PERSONAL HISTORY|INDICATION|INDICATIONS|REASON FOR EXAM|REASON FOR EXAMINATION|REASON FOR STUDY|"
+    "REASON FOR REFERRAL|"
     "TECHNIQUE|TECHNICAL FACTORS|PROTOCOL|VIEWS|COMPARISON|COMPARISONS|COMPARISON STUDIES|PRIOR STUDIES|PRIORS|"
     "PREVIOUS IMAGING|EXAM|EXAMINATION|EXAM TYPE|EXAMINATION TYPE|PROCEDURE|STUDY|STUDY TYPE|RISK ASSESSMENT|"
     "RISK FACTORS|MEDICATIONS|RADIATION DOSE|DOSE|CAD|COMPUTER-AIDED DETECTION|NOTIFICATION|COMMUNICATION|DISCLAIMER|"
@@ -66,14 +67,15 @@ _AT_LINE = re.compile(
     r"(?::[*_]{0,3}|-(?=\s)|[*_=\]]*[ \t]*$)",
     re.MULTILINE,
 )
-_BEFORE_COLON = re.compile(r"[A-Za-z][A-Za-z&/ \t-]{1,34}(?:\d[A-C]?[ \t]*)?$")
+_FROM_COLON = re.compile(r"[ \t]*([A-C]?\d{1,2}\#?[ \t]*)?([A-Za-z&/ \t-]{2,35})")
+"""What stands before a colon, read backwards: searched forwards, it would be tried from every letter."""
 _LONGEST_HEADING = 40
-_SIGNED = re.compile(
+_SIGNED_WORDS = (
     r"(?:this report (?:was|has been) )?(?:(?:electronically|digitally) (?:signed|authenticated|verified|approved)|"
-    r"signed electronically|(?:signed|dictated|transcribed|authenticated|finali[sz]ed) by|(?:final )?report signed)\b",
-    re.IGNORECASE,
+    r"signed electronically|(?:signed|dictated|transcribed|authenticated|finali[sz]ed) by|(?:final )?report signed)\b"
 )
-_IN_LINE = re.compile(r"[.:;][ \t]+(?=[A-Za-z])")
+_SIGNED = re.compile(_SIGNED_WORDS, re.IGNORECASE)
+_SIGNED_IN_LINE = re.compile(rf"[.:;][ \t]+(?={_SIGNED_WORDS})", re.IGNORECASE)
 _SIGNED_LINE = re.compile(
     # Weaker words: a wrapped line may begin with them, so a colon or a name must follow, at the start of a line.
     r"(?:approved|verified|reported|read|interpreted|reviewed) by(?=[ \t]*:|[ \t]+(?!CAD\b|computer)(?-i:[A-Z]))|"
@@ -86,7 +88,8 @@ _LINE_OF_A_PERSON = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _BREAK = re.compile(r"<br ?/?>", re.IGNORECASE)
-_SENTENCE = re.compile(r"\b\w+(?:\W+\w+){4,}\.")
+_LEAST_WORDS = 5
+"""A shorter line before the first heading is a title."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +117,7 @@ def split_report(text: str) -> Report:
         return Report(findings=without_boilerplate(_LINE_OF_A_PERSON.sub("", text[:end])), impression="")
     parts: dict[str, list[str]] = {"findings": [], "impression": [], "dropped": []}
     before = text[: marks[0].start]
-    if "findings" not in sections and _SENTENCE.search(before):
+    if "findings" not in sections and "." in before and len(before.split()) >= _LEAST_WORDS:
         parts["findings"].append(before)
     section = "dropped"
     for mark, end in zip(marks, [mark.start for mark in marks[1:]] + [len(text)], strict=True):
@@ -137,12 +140,12 @@ def _marks(text: str) -> list[_Mark]:
             mark = _mark(match[1], at, match.end(), ":" in match[0], bool(match[2]))
             if mark:
                 marks[match.end()] = mark
-    for start in _IN_LINE.finditer(text):
-        if text[start.end()] in "DEFRSTadefrst" and _SIGNED.match(text, start.end()):
-            marks.setdefault(start.end(), _Mark(start.end(), start.end(), "", "dropped"))
+    for start in _SIGNED_IN_LINE.finditer(text):
+        marks.setdefault(start.end(), _Mark(start.end(), start.end(), "", "dropped"))
     at = text.find(":")
     while at >= 0:
-        if at + 1 not in marks and (mark := _mark_in_line(text, at)):
+        is_time = text[at - 1 : at].isdigit() and text[at + 1 : at + 2].isdigit()
+        if not is_time and at + 1 not in marks and (mark := _mark_in_line(text, at)):
             marks[at + 1] = mark
         at = text.find(":", at + 1)
     return sorted(marks.values(), key=lambda mark: mark.start)
@@ -150,20 +153,20 @@ def _marks(text: str) -> list[_Mark]:
 
 def _mark_in_line(text: str, colon: int) -> _Mark | None:
     """The heading before a colon inside a line: a whole sentence so far, or in capitals; exports lose ends of lines."""
-    match = _BEFORE_COLON.search(text, max(0, colon - _LONGEST_HEADING), colon)
+    match = _FROM_COLON.match(text[max(0, colon - _LONGEST_HEADING) : colon][::-1])
     if match is None:
         return None
-    heading = match[0].rstrip("0123456ABC \t") if match[0].rstrip()[-1:].isdigit() else match[0]
-    has_number = heading != match[0]
-    if text[: match.start()].rstrip(" \t")[-1:] in (".", "\n", ""):
-        mark = _mark(heading, match.start(), colon + 1, True, has_number)
+    heading, has_number = match[2][::-1].lstrip(" \t&/-"), match[1] is not None
+    begin = colon - match.start(2) - len(heading)
+    if text[max(0, begin - _LONGEST_HEADING) : begin].rstrip(" \t")[-1:] in (".", "\n", ""):
+        mark = _mark(heading, begin, colon + 1, True, has_number)
         if mark:
             return mark
     words = heading.split(" ")
     # The longest heading that ends here: what stands before it in capitals may belong to a sentence.
     for first in range(len(words)):
         name = " ".join(words[first:])
-        start = match.start() + len(heading) - len(name)
+        start = begin + len(heading) - len(name)
         if name.isupper() and text[start - 1 : start] in ("", " ", "\t", "\n", "."):
             mark = _mark(name, start, colon + 1, True, has_number)
             if mark:

@@ -21,6 +21,10 @@ NOBODY = known_by()
     [
         ("Discussed with Dr. Smith.", "Discussed with Dr. [name].", "name"),
         ("Discussed with dr smith today.", "Discussed with dr [name] today.", "name"),
+        ("shown to mrs white by dr. long", "shown to mrs [name] by dr. [name]", "name"),
+        ("Drs. A. Smith, B. Jones and C. Poe, and Dr.Li.", "Drs. [name] and [name], and Dr.[name].", "name"),
+        ("Seen by Dr. Ángel Núñez and Dr. O’Brien-Łuk.", "Seen by Dr. [name] and Dr. [name].", "name"),
+        ("Radiologist - Jane Poe; referring: Poe, J.", "Radiologist - [name]; referring: [name]", "name"),
         ("Mrs. Jane Q. Roe agrees.", "Mrs. [name] agrees.", "name"),
         ("Seen by Ms White.", "Seen by Ms [name].", "name"),
         ("Findings were called to Drs. Smith and Jones.", "Findings were called to Drs. [name] and [name].", "name"),
@@ -32,7 +36,11 @@ NOBODY = known_by()
         ("Results communicated by phone to Susan Poe.", "Results communicated by phone to [name].", "name"),
         ("John Poe, MD", "[name], MD", "name"),
         ("Patient Jane Roe returns.", "Patient [name] returns.", "name"),
-        ("FINDINGS DISCUSSED WITH DR. POE REGARDING THE MASS.", "FINDINGS DISCUSSED WITH DR. [name] REGARDING THE MASS.", "name"),
+        (
+            "FINDINGS DISCUSSED WITH DR. POE REGARDING THE MASS.",
+            "FINDINGS DISCUSSED WITH DR. [name] REGARDING THE MASS.",
+            "name",
+        ),
         ("Seen on 01/02/2019.", "Seen on [date].", "date"),
         ("Seen on 1/2/19 at 10:35 AM.", "Seen on [date].", "date"),
         ("Compared to 2019-01-02.", "Compared to [date].", "date"),
@@ -41,6 +49,8 @@ NOBODY = known_by()
         ("Compared to January 2nd.", "Compared to [date].", "date"),
         ("Compared to 2 January 2019.", "Compared to [date].", "date"),
         ("Compared to the 2nd of May 2019.", "Compared to the [date].", "date"),
+        ("Compared to 3-14-19 and 14.3.19.", "Compared to [date] and [date].", "date"),
+        ("DOB:01/02/1950, D01/02/2019; (3/14/2019).", "DOB:[date], D[date]; ([date]).", "date"),
         ("Compared to 12.3.2019.", "Compared to [date].", "date"),
         ("Compared to 02-JAN-2019 and 02Jan2019.", "Compared to [date] and [date].", "date"),
         ("Compared to March 2018 and 03/2017.", "Compared to [date] and [date].", "date"),
@@ -48,14 +58,20 @@ NOBODY = known_by()
         ("New since 3/14.", "New since [date].", "date"),
         ("MRN: 12345.", "MRN: [number].", "number"),
         ("Accession number A-12.34", "Accession number [number]", "number"),
+        ("Accession: AB 123, MRN#12-34.", "Accession: [number], MRN#[number].", "number"),
         ("Patient ID: X12", "Patient ID: [number]", "number"),
         ("Number 7654321 and MR1234567.", "Number [number] and [number].", "number"),
         ("Specimen S19-12345.", "Specimen [number].", "number"),
         ("SSN 123-45-6789.", "SSN [number].", "number"),
         ("UID 1.2.840.113619.2.55.3", "UID [number]", "number"),
-        ("A 93-year-old woman, aged 102, a 95 y/o.", "A [number]-year-old woman, aged [number], a [number] y/o.", "number"),
+        (
+            "A 93-year-old woman, aged 102, a 95 y/o.",
+            "A [number]-year-old woman, aged [number], a [number] y/o.",
+            "number",
+        ),
         ("Ninety-two year old woman.", "[number] year old woman.", "number"),
         ("Call 555-123-4567 or (555) 123-4567.", "Call [phone] or [phone].", "phone"),
+        ("Call +1 555 123 4567, tel:555-1234.", "Call [phone], tel:[phone].", "phone"),
         ("Call +44 20 7946 0958.", "Call [phone].", "phone"),
         ("Fax: 5551234, ext. 4711, pager 1234.", "Fax: [phone], ext. [phone], pager [phone].", "phone"),
         ("Write to jane.roe@example.org.", "Write to [mail].", "mail"),
@@ -82,9 +98,11 @@ def test_an_identifier_is_replaced_by_its_kind(text: str, scrubbed: str, kinds: 
         "Follow-up in 6-12 months. Two views, 4 images.",
         "This may represent a cyst. March of dimes.",
         "Calcifications may be benign. 2 masses. May represent cysts.",
+        "In this case no 2 cm mass is seen. In study no mass. Order 2 views. Unit 4.",
         "Extension of 3 cm. Cell rich. Order a biopsy. Unit 3 of the clinic.",
         "The case was reviewed with tomosynthesis. Performed by digital technique. Reported to Radiology.",
         "Patient Breast pain. Patient is asymptomatic. Patient: Screening. Radiologist: none.",
+        "The mrs. is well, the dr. was called, ms patient, dr will call. Ms. patient.",
         "The MS PATIENT was imaged. Do not miss Left breast. Nurse present.",
         "Left breast. Right Breast. Small mass. White line.",
         "The score is 12.345 and 1,234.5.",
@@ -121,7 +139,9 @@ def test_a_name_that_is_an_ordinary_word_is_struck_as_a_name_only(name: str) -> 
 def test_digits_that_are_known_stay_where_they_measure() -> None:
     is_known = known_by("12345", "120")
 
-    assert scrub("12345 seen, 120 mm, 120.5 and 3.120 cm.", is_known).text == "[number] seen, 120 mm, 120.5 and 3.120 cm."
+    assert (
+        scrub("12345 seen, 120 mm, 120.5 and 3.120 cm.", is_known).text == "[number] seen, 120 mm, 120.5 and 3.120 cm."
+    )
 
 
 def test_known_words_are_asked_for_as_words_of_gives_them() -> None:
@@ -145,9 +165,52 @@ def test_kinds_are_sorted_and_given_once() -> None:
 
 
 PIECES = (
-    *("Dr.", "Drs", "Mrs", "Poe", "White", "small", "Jane", "J.", "O'Brien", "van", "MD,", "MD", "patient", "Patient:", "by"),
-    *("read by", "discussed with", "01/02/2019", "Jan 2,", "2019", "May", "may", "2", "12:30", "PM", "MRN:", "ID: A7", "1234567"),
-    *("555-123-4567", "ext. 12", "a@b.org", "www.x.org", "93", "year old", "[name]", "[date]", "mass", "1.2 x 0.8 cm", ".", "\n"),
+    *(
+        "Dr.",
+        "Drs",
+        "Mrs",
+        "Poe",
+        "White",
+        "small",
+        "Jane",
+        "J.",
+        "O'Brien",
+        "van",
+        "MD,",
+        "MD",
+        "patient",
+        "Patient:",
+        "by",
+    ),
+    *(
+        "read by",
+        "discussed with",
+        "01/02/2019",
+        "Jan 2,",
+        "2019",
+        "May",
+        "may",
+        "2",
+        "12:30",
+        "PM",
+        "MRN:",
+        "ID: A7",
+        "1234567",
+    ),
+    *(
+        "555-123-4567",
+        "ext. 12",
+        "a@b.org",
+        "www.x.org",
+        "93",
+        "year old",
+        "[name]",
+        "[date]",
+        "mass",
+        "1.2 x 0.8 cm",
+        ".",
+        "\n",
+    ),
     *("and", "Name", "Wei Li", "S19-12345", "fax", "DEAR", "&", "number", "Date", "aged"),
 )
 
