@@ -10,7 +10,7 @@ INSTALLING := $(VENV)/.installing
 PROTOCOL := shared/mammofed_shared/protocol
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check proto bench-exchange clean
+.PHONY: help venv demo test check proto bench-exchange bench-preprocess fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -53,6 +53,14 @@ proto: $(INSTALLED) ## generate the protocol's Python files anew from federation
 bench-exchange: $(INSTALLED) ## time the hand-off of a 715 MB state beside a bare gRPC stream
 	$(BIN)/python tests/benchmarks/exchange.py
 
+bench-preprocess: $(INSTALLED) ## time the intake of full-size images beside bare decoding, medip and the authors' steps
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
+	$(BIN)/python tests/benchmarks/preprocess.py
+
+fuzz: $(INSTALLED) ## feed the DICOM reader mutated files for five minutes; findings in fuzz-output/
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[fuzz]'
+	$(BIN)/python tests/fuzz/fuzz_reader.py --seconds 300
+
 clean: ## remove caches, builds and demo results; .venv stays
-	rm -rf build dist demo-output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf build dist demo-output fuzz-output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find shared server site_client deploy tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -9,8 +9,10 @@ from typing import Any
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, encapsulate_extended
 from pydicom.pixels.encoders import RLELosslessEncoder
+from pydicom.sequence import Sequence
 
 from dicom_fixtures import breast_pixels, mammogram_dataset
 
@@ -153,3 +155,27 @@ def elements_of(file: bytes) -> tuple[bytes, list[Element]]:
 def file_of(start: bytes, elements: Iterable[Element], *, is_implicit: bool = False) -> bytes:
     """The reverse of ``elements_of``; with ``is_implicit`` the elements do not name their value representation."""
     return start + b"".join(element.written(is_implicit=is_implicit) for element in elements)
+
+
+def items(**values: Any) -> Sequence:
+    """A sequence of one item."""
+    item = Dataset()
+    for keyword, value in values.items():
+        setattr(item, keyword, value)
+    return Sequence([item])
+
+
+def lookup_table(entries: int, *, bits: int = 16, first: int = 0) -> Sequence:
+    """A rising table of a Modality or VOI LUT sequence."""
+    table = np.linspace(0, (1 << bits) - 1, entries).astype("<u2")
+    made = items(LUTDescriptor=[entries % 65536, first, bits], LUTData=table.tobytes())
+    made[0]["LUTDescriptor"].VR, made[0]["LUTData"].VR = "US", "OW"
+    return made
+
+
+def view_code(code: str, scheme: str, modifier: str | None = None) -> Sequence:
+    """A View Code Sequence."""
+    coded = items(CodeValue=code, CodingSchemeDesignator=scheme, CodeMeaning="a view")
+    if modifier is not None:
+        coded[0].ViewModifierCodeSequence = items(CodeValue=modifier, CodingSchemeDesignator=scheme)
+    return coded

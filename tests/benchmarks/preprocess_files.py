@@ -8,12 +8,20 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import numpy as np
 
 from dicom_encodings import EXPLICIT_LE, J2K_LOSSLESS, JPEG_LOSSLESS_SV1, dicom_file
+from mammofed_shared.config.import_profile import ImportProfile
+from mammofed_shared.config.preprocessing import PreprocessingSettings
 from mammofed_shared.data.phantom import Population, phantom_exam
+from mammofed_shared.dicom.preprocess import Recipe
 from mammofed_shared.exam import Laterality, View
 
 SIZE = (4096, 3328)
 SYNTAXES = {"explicit LE": EXPLICIT_LE, "JPEG lossless": JPEG_LOSSLESS_SV1, "J2K lossless": J2K_LOSSLESS}
 _PATIENTS_SIDE = {Laterality.L: ["A", "R"], Laterality.R: ["P", "L"]}
+
+
+def recipe_in(folder: Path) -> Recipe:
+    """The defaults, for images below ``folder``."""
+    return Recipe(PreprocessingSettings(), ImportProfile(), b"k" * 32, folder / "out")
 
 
 def write_files(folder: Path, num_files: int) -> dict[str, list[Path]]:

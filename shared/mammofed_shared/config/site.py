@@ -73,7 +73,8 @@ class PolicySettings(Settings):
     """What this site lets out; the coordinator cannot loosen it."""
 
     least_cell: int = Field(10, ge=2, le=1000)
-    """Cells of the counts before the first turn with fewer patients than this are not told (docs/operate/quality.md)."""
+    """Cells of the counts before the first turn with fewer patients than this are not told
+    (docs/operate/quality.md)."""
 
 
 class WorkerSettings(Settings):

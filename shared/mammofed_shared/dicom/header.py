@@ -196,21 +196,24 @@ def _view_codes(dataset: Dataset, keyword: str) -> tuple[ViewCode, ...]:
 def _table(dataset: Dataset, keyword: str) -> LookupTable | None:
     """First table of a sequence.
 
-    A descriptor of 0 entries means 65,536 (PS3.3 C.11.1.1.1). It may have been written as signed numbers.
+    A descriptor of 0 entries means 65,536 (PS3.3 C.11.1.1.1). Its numbers are signed where pixels are, but may have
+    been written the other way.
     """
     for item in _items(dataset, keyword):
         descriptor = [int(number) for number in _numbers(item, "LUTDescriptor")]
         data: Any = item.get("LUTData")
         if len(descriptor) != 3 or data is None or not 1 <= descriptor[2] <= 16:
             raise ValueError("a lookup table without descriptor or data")
-        num_entries = descriptor[0] & 0xFFFF or 65536
+        num_entries, first = descriptor[0] & 0xFFFF or 65536, descriptor[1]
+        if first > 32767 and _short(dataset, "PixelRepresentation") == 1:
+            first -= 65536
         if isinstance(data, bytes):
             order = "<" if dataset.original_encoding[1] else ">"
             data = struct.unpack(f"{order}{len(data) // 2}H", data[: len(data) // 2 * 2])
         entries = tuple(int(entry) & 0xFFFF for entry in data)
         if len(entries) < num_entries:
             raise ValueError("a lookup table shorter than its descriptor says")
-        return LookupTable(descriptor[1], descriptor[2], entries[:num_entries])
+        return LookupTable(first, descriptor[2], entries[:num_entries])
     return None
 
 

@@ -89,11 +89,11 @@ def position_of(header: Header, laterality: Laterality, view: View) -> Position:
     return Position(laterality, view, chest_wall_left, upside_down)
 
 
-def chest_wall_is_left(breast: NDArray[np.bool_]) -> bool | None:
+def chest_wall_is_left(breast: NDArray[np.bool_] | NDArray[np.uint8]) -> bool | None:
     """Whether the breast rests on the left side of its box, where it is tallest; None where both sides are alike.
 
     Args:
-        breast: (height, width) of the breast's box, true inside the breast.
+        breast: (height, width) of the breast's box, true or 1 inside the breast.
     """
     width = max(1, round(breast.shape[1] * _STRIP))
     left, right = int(breast[:, :width].sum()), int(breast[:, -width:].sum())

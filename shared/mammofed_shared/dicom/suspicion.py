@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mammofed_shared.dicom.breast import Breast
+from mammofed_shared.dicom.window import GreyImage
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float64]
@@ -44,7 +45,7 @@ _IN_LINE = -0.88
 """Cosine of the least angle (152 degrees) that a letter makes with its two neighbours."""
 
 
-def is_inverted(grey: Bytes) -> bool:
+def is_inverted(grey: Bytes | GreyImage) -> bool:
     """Whether the air beside the breast is bright: then the tags have told the wrong end of the grey scale.
 
     It answers yes only where all of this holds: from one of the vertical sides, a large, nearly constant area reaches
@@ -96,7 +97,7 @@ def _largest_filled(area: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
     return filled > 0
 
 
-def shows_text(grey: Bytes, breast: Breast) -> bool:
+def shows_text(grey: Bytes | GreyImage, breast: Breast) -> bool:
     """Whether letters stand beside the breast: lead markers such as ``L MLO``, names and dates burned into the pixels.
 
     Letters are bright areas of like size on a line, at any angle, with gaps as between letters: three of them, of which

@@ -22,6 +22,8 @@ Floats = NDArray[np.float64]
 
 PERCENTILES = (0.5, 99.5)
 """Ends of the ``percentile`` preset."""
+_FARTHEST = 1e12
+"""No detector gives numbers beyond it; with such ones, windows would overflow."""
 _LEAST_LINE = 256
 """Shorter rows OpenCV computes otherwise than those of an image, so that a comparison would prove nothing."""
 _LEAST_RANGE = 0.25
@@ -126,11 +128,17 @@ def _counts(codes: Codes, header: Header, preset: str, num_codes: int, *, is_mon
 
 
 def modality_values(stored: NDArray[np.int32], header: Header) -> Floats:
-    """Stored values after the Modality LUT (C.11.1.1.1) or Rescale Slope and Intercept (C.11.1.1.2)."""
+    """Stored values after the Modality LUT (C.11.1.1.1) or Rescale Slope and Intercept (C.11.1.1.2).
+
+    Raises:
+        UnreadableImage: the rescale leaves the numbers that can be reckoned with (``bad_header``).
+    """
     if header.modality_lut is not None:
         return _looked_up(stored.astype(np.float64), header.modality_lut)
-    slope = header.slope if header.slope not in (None, 0.0) else 1.0
-    return np.asarray(stored * float(slope or 1.0) + (header.intercept or 0.0), np.float64)
+    slope, intercept = header.slope or 1.0, header.intercept or 0.0
+    if max(abs(slope), abs(intercept)) > _FARTHEST:
+        raise UnreadableImage(Reason.BAD_HEADER, "a rescale beyond all values of a detector")
+    return np.asarray(stored * slope + intercept, np.float64)
 
 
 def vendor_window(values: Floats, header: Header) -> Floats | None:
@@ -143,7 +151,9 @@ def vendor_window(values: Floats, header: Header) -> Floats | None:
     if not header.window_centers or not header.window_widths:
         return None
     center, width = header.window_centers[0], header.window_widths[0]
-    if not width > 0 or (width < 1 and header.voi_function in ("", "LINEAR")):
+    if not 1 / _FARTHEST < width < _FARTHEST or abs(center) > _FARTHEST:
+        return None
+    if width < 1 and header.voi_function in ("", "LINEAR"):
         return None
     if header.voi_function == "SIGMOID":  # C.11.2.1.3.1
         return np.asarray(1.0 / (1.0 + np.exp(np.clip(-4.0 * (values - center) / width, -700, 700))))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dicom_answers import word_of
 from dicom_encodings import (
     DEFLATED_LE,
     EXPLICIT_BE,
@@ -33,24 +34,12 @@ from dicom_encodings import (
     file_of,
     stored_ramp,
 )
-from mammofed_shared.config.import_profile import ImportProfile
-from mammofed_shared.config.preprocessing import PreprocessingSettings
-from mammofed_shared.dicom.preprocess import Prepared, Recipe, prepare_file
 from mammofed_shared.dicom.reasons import BY_WORD, Kind
 
 ENCAPSULATED = tuple(syntax for syntax in LOSSLESS if syntax not in NATIVE)
 ALIKE = ({JPEG_LOSSLESS, JPEG_LOSSLESS_SV1}, {J2K_LOSSLESS, HTJ2K_LOSSLESS}, *({syntax} for syntax in ENCAPSULATED))
 """Syntaxes whose code streams tell their kind themselves."""
 ANY_CODEC = (*ENCAPSULATED, JPEG_BASELINE)
-
-
-def word_of(folder: Path, file: bytes) -> str:
-    """The word of a refused file; ``accepted`` of another."""
-    path = folder / "file"
-    path.write_bytes(file)
-    recipe = Recipe(PreprocessingSettings(height=64, width=48), ImportProfile(), b"k" * 32, folder)
-    outcome = prepare_file(recipe, path)
-    return "accepted" if isinstance(outcome, Prepared) else str(outcome.reason)
 
 
 def mammogram(syntax: str, **changes: Any) -> bytes:

@@ -63,7 +63,7 @@ KEYWORDS = (
 TAGS = [tag_for_keyword(keyword) or 0 for keyword in KEYWORDS]
 VRS = [b"AT", b"CS", b"DA", b"DS", b"FD", b"IS", b"LO", b"OB", b"OW", b"PN", b"SQ", b"UI", b"UL", b"UN", b"US", b"ZZ"]
 
-SEEN: Counter[str] = Counter()
+SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example]
 
 
 class File(bytes):
@@ -191,8 +191,8 @@ def bent(draw: st.DrawFn, file: bytes) -> bytes:
     """Bytes flipped, most of them in the header; the end cut off; rubbish behind it."""
     bent = bytearray(file)
     for _ in range(draw(st.integers(0, 6))):
-        least, most = draw(st.sampled_from([(0, 900), (300, 900), (700, 1300), (900, len(file) - 1)]))
-        bent[draw(st.integers(least, most))] ^= draw(st.integers(1, 255))
+        least, most = draw(st.sampled_from([(0, 900), (300, 900), (700, 1300), (900, max(900, len(file)))]))
+        bent[min(draw(st.integers(least, most)), len(bent) - 1)] ^= draw(st.integers(1, 255))
     if draw(st.integers(0, 4)) == 0:
         del bent[draw(st.integers(0, len(bent))) :]
     if draw(st.integers(0, 5)) == 0:
@@ -230,23 +230,24 @@ def check(answer: Prepared | Refusal | Lost) -> str:
     return answer.reason
 
 
-bounded = settings(
-    derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck), print_blob=False
-)
+def answers(intake: Intake, files: st.SearchStrategy[File], num_files: int) -> Counter[str]:
+    """Words of the answers, and how often each was given."""
+    seen: Counter[str] = Counter()
+
+    @settings(derandomize=True, database=None, deadline=None, max_examples=num_files, suppress_health_check=SLOW)
+    @given(file=files)
+    def hand_over(file: File) -> None:
+        seen[check(intake.answer(file))] += 1
+
+    hand_over()
+    return seen
 
 
-@settings(bounded, max_examples=600)
-@given(file=hostile_files())
-def test_every_header_that_was_tampered_with_is_answered_with_a_word_of_the_list(intake: Intake, file: bytes) -> None:
-    SEEN[check(intake.answer(file))] += 1
+def test_every_header_that_was_tampered_with_is_answered_with_a_word_of_the_list(intake: Intake) -> None:
+    seen = answers(intake, hostile_files(), 600)
+    assert len(seen) >= 12, seen
 
 
-@settings(bounded, max_examples=400)
-@given(file=bent_files())
-def test_every_file_that_was_damaged_is_answered_with_a_word_of_the_list(intake: Intake, file: bytes) -> None:
-    SEEN[check(intake.answer(file))] += 1
-
-
-def test_the_mutations_reach_most_of_the_list() -> None:
-    print(SEEN)
-    assert len(SEEN) >= 15
+def test_every_file_that_was_damaged_is_answered_with_a_word_of_the_list(intake: Intake) -> None:
+    seen = answers(intake, bent_files(), 400)
+    assert len(seen) >= 8, seen

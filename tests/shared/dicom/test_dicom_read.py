@@ -95,3 +95,22 @@ def test_an_attribute_that_cannot_be_parsed_is_a_bad_header() -> None:
     file = file_of(WindowCenter="1234", WindowWidth="4000")
     assert file.count(b"1234") == 1
     assert reason_of(file.replace(b"1234", b"12x4")) == "bad_header"
+
+
+def test_an_image_keeps_its_values_while_others_are_read() -> None:
+    first, second = breast_pixels(), breast_pixels()[::-1].copy()
+    header, file = read_header(io.BytesIO(file_of(first)))
+    kept, _ = decode(header, file)
+    for _ in range(3):
+        np.testing.assert_array_equal(values_of(file_of(second)), second)
+    np.testing.assert_array_equal(kept, first)
+
+
+def test_the_memory_of_an_image_that_is_gone_is_used_again() -> None:
+    addresses = set()
+    for _ in range(4):
+        header, file = read_header(io.BytesIO(file_of()))
+        codes, _ = decode(header, file)
+        addresses.add(codes.ctypes.data)
+        del codes
+    assert len(addresses) == 1

@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 from dicom_fixtures import mammogram_dataset
 from mammofed_shared.dicom.header import read_header
 from mammofed_shared.dicom.read import decode
-from mammofed_shared.dicom.window import to_grey
+from mammofed_shared.dicom.window import GreyImage, show, to_grey
 from mammofed_shared.errors import UnreadableImage
 
 RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
@@ -90,7 +90,14 @@ def test_a_voi_table_goes_before_the_window() -> None:
 
 
 @pytest.mark.parametrize(
-    "window", [{}, {"WindowCenter": 2048, "WindowWidth": 0}, {"WindowCenter": 9e6, "WindowWidth": 9}]
+    "window",
+    [
+        {},
+        {"WindowCenter": 2048, "WindowWidth": 0},
+        {"WindowCenter": 9e6, "WindowWidth": 9},
+        {"WindowCenter": 1e308, "WindowWidth": 1e-300, "VOILUTFunction": "LINEAR_EXACT"},
+        {"WindowCenter": -1e308, "WindowWidth": 1e-300, "VOILUTFunction": "SIGMOID"},
+    ],
 )
 def test_without_a_usable_window_minimum_to_maximum_is_taken_and_told(window: dict[str, float]) -> None:
     grey, is_followed = grey_of("voi", **window)
@@ -102,3 +109,46 @@ def test_a_constant_image_is_blank() -> None:
     with pytest.raises(UnreadableImage) as refused:
         grey_of("paper", np.full((8, 8), 7, np.uint16))
     assert refused.value.reason == "blank_image"
+
+
+def shown(preset: str, **changes: Any) -> GreyImage:
+    buffer = io.BytesIO()
+    mammogram_dataset(RAMP, **changes).save_as(buffer, enforce_file_format=True)
+    header, file = read_header(buffer)
+    return show(*decode(header, file), header, preset)
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes", "is_line"),
+    [
+        ("paper", {}, True),
+        ("paper", {"PhotometricInterpretation": "MONOCHROME1"}, True),
+        ("paper", {"RescaleSlope": -2}, True),
+        ("paper", {"PixelRepresentation": 1}, False),
+        ("paper", {"PixelPaddingValue": 0}, False),
+        ("voi", {"WindowCenter": 2048, "WindowWidth": 4096}, True),
+        ("voi", {"WindowCenter": 2048, "WindowWidth": 1001}, False),
+        ("percentile", {}, False),
+    ],
+)
+def test_a_part_of_the_image_is_what_the_whole_has_there(preset: str, changes: dict[str, Any], is_line: bool) -> None:
+    image = shown(preset, **changes)
+    by_table = image.table[image.codes]
+    assert (image.shape, image.line is not None) == ((64, 64), is_line)
+    np.testing.assert_array_equal(image[:, :], by_table)
+    np.testing.assert_array_equal(image[3:60, 5:50], by_table[3:60, 5:50])
+    np.testing.assert_array_equal(image[2::5, ::3], by_table[2::5, ::3])
+
+
+def test_an_image_that_is_turned_over_keeps_its_padding() -> None:
+    image = shown("paper", PixelPaddingValue=4095)
+    turned = image.turned_over()[:, :].reshape(-1)
+    np.testing.assert_array_equal(turned[:-1], 255 - image[:, :].reshape(-1)[:-1])
+    assert (image[:, :].reshape(-1)[-1], turned[-1]) == (0, 0)
+
+
+@pytest.mark.parametrize("slope", [1e308, -1e308, 1e40])
+def test_a_rescale_beyond_all_numbers_is_refused(slope: float) -> None:
+    with pytest.raises(UnreadableImage) as refused:
+        grey_of("paper", RescaleSlope=slope, RescaleIntercept=slope)
+    assert refused.value.reason == "bad_header"
