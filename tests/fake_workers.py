@@ -22,18 +22,20 @@ from mammofed_site.disclosure import COUNTED_FILE
 from small_counts import COUNTS
 
 
-def run(folder: str, state: str | None, out: str, connection: Connection) -> None:
+def run(folder: str, rank: int, connection: Connection) -> None:
     """As ``worker_entry.run``, with ``do_visit`` of this module."""
     worker_entry.HEAVY_MODULE = __name__
-    worker_entry.run(folder, state, out, connection)
+    worker_entry.run(folder, rank, connection)
 
 
 ENTRY = SimpleNamespace(run=run, HEAVY_MODULE="mammofed_site.visit")
 """Takes the place of ``worker_entry`` in ``mammofed_site.visit``; what is loaded beforehand is light, too."""
 
 
-def do_visit(folder: str, state: str | None, out: str, report: Callable[[Progress], None]) -> RefusalCode | None:
+def do_visit(folder: str, rank: int, report: Callable[[Progress], None]) -> RefusalCode | None:
     """Behave as the text in the state's file says."""
+    state = json.loads((Path(folder) / "visit.json").read_text())["state"]
+    out = Path(folder) / "unfinished"
     said = Path(folder).parents[1] / "behaviour"
     behaviour = said.read_text() if said.exists() else Path(state).read_text() if state else "counts"
     (Path(folder) / "pid").write_text(str(os.getpid()))

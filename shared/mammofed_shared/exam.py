@@ -3,6 +3,7 @@
 Everything here stays at the site. Identifiers are pseudonyms (keyed hashes made by ``site-client preprocess``).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -54,6 +55,8 @@ class Exam:
 
     ``labels`` maps a finding (``mass``, ``calcification``) to presence in the exam; a finding that nobody recorded is
     absent from the mapping. ``density`` is A–D or None. Labels serve evaluation only; training sees images and text.
+    ``attributes`` are the structured findings where the text was made from them, else None; exams that record the same
+    share one object. ``birads`` is 0 to 6 or None.
     """
 
     exam: str
@@ -64,6 +67,8 @@ class Exam:
     images: tuple[Image, ...]
     labels: dict[str, bool] = field(default_factory=dict)
     density: str | None = None
+    birads: int | None = None
+    attributes: tuple[Mapping[str, str], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

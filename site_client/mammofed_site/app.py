@@ -12,12 +12,14 @@ from flwr.clientapp import ClientApp
 from mammofed_shared.config.site import SiteSettings
 from mammofed_shared.errors import PayloadError, Refused, VisitFailed
 from mammofed_shared.protocol.flower import plan_of, refusal_reply, update_reply
+from mammofed_shared.protocol.histogram import is_histogram
 from mammofed_shared.protocol.plan import Plan
 from mammofed_site.audit import Audit
 from mammofed_site.disclosure import COUNTED_FILE, Counts
 from mammofed_site.egress import release
 from mammofed_site.policy import permit
 from mammofed_site.released_counts import tell_once
+from mammofed_site.released_evaluations import tell_evaluation
 from mammofed_site.visit import Monitor, forget_result, remove_old_visits, run_visit
 
 logger = logging.getLogger(__name__)
@@ -66,6 +68,7 @@ def _visit(message: Message, context: Context) -> Message:
             metrics = _protected_counts(result, plan, settings, audit)
         else:
             metrics = _metrics(result, time.monotonic() - started)
+            metrics = tell_evaluation(settings.folder, plan, metrics, settings.policy.least_cell)
         update = release(plan, state, path, metrics)
     except (Refused, VisitFailed, PayloadError) as error:
         logger.error("task %s: %s", plan.task_id, error)
@@ -77,17 +80,22 @@ def _visit(message: Message, context: Context) -> Message:
         task=plan.task_id,
         digest=update.payload.digest if update.payload else "",
         size=update.payload.size if update.payload else 0,
-        metrics=sorted(update.metrics),
+        metrics=sorted({_recorded_name(name) for name in update.metrics}),
     )
     return update_reply(message, update, path)
 
 
 def _metrics(result: Path, duration_s: float) -> dict[str, float]:
     metrics: dict[str, float] = json.loads((result / "metrics.json").read_text(encoding="utf-8"))
-    metrics["duration_s"] = duration_s
-    if "num_samples" in metrics:
-        metrics["samples_per_s"] = metrics["num_samples"] / duration_s
-    return metrics
+    timing = result / "timing.json"
+    if timing.exists():
+        metrics |= json.loads(timing.read_text(encoding="utf-8"))
+    return metrics | {"duration_s": duration_s}
+
+
+def _recorded_name(name: str) -> str:
+    """A released number in the audit record: a histogram's bins are one, ``released-evaluations`` holds them all."""
+    return f"{name.rpartition('/')[0]}/…" if is_histogram(name) else name
 
 
 def _protected_counts(result: Path, plan: Plan, settings: SiteSettings, audit: Audit) -> dict[str, float]:

@@ -114,6 +114,19 @@ def preprocess(
     preprocess_command.preprocess_site(settings, key, Console(), is_dry=dry_run)
 
 
+@app.command("augment-text")
+def augment_text_(site: Site, config: Config = None, overrides: Overrides = None) -> None:
+    """Give reports of one section a second text: translated to Italian and back, here at the site, once.
+
+    Run it after `preprocess` and between visits. A second call goes on, or does nothing. Training works without it.
+    """
+    from mammofed_site.augment_text import augment_text  # brings Parquet; torch comes with the first sentence
+
+    settings = _settings(site, config, overrides)
+    start_logging(settings.folder / "augment-text.log", console=False)
+    augment_text(settings, Console())
+
+
 def _settings(site: str, config: Path | None, overrides: list[str] | None) -> SiteSettings:
     settings = load(config or Path(f"configs/site/{site}.yaml"), SiteSettings, overrides or [])
     if settings.site != site:

@@ -1,12 +1,14 @@
-"""Runs one visit in a worker process: the parent stays light, and holds key and certificate alone.
+"""Runs one visit in a worker group: the parent stays light, and holds key and certificate alone.
 
-    <site folder>/visits/<task>/visit.json           what the worker shall do (a VisitOrder)
+    <site folder>/visits/<task>/visit.json           what the group shall do (a VisitOrder)
     <site folder>/visits/<task>/state.safetensors    the state that came
-    <site folder>/visits/<task>/result/              what the worker made; renamed into place when it is whole
-        update.safetensors  metrics.json  moments.safetensors  scores.csv  counted.json
+    <site folder>/visits/<task>/checkpoint.safetensors, received.json    where the group goes on after a kill
+    <site folder>/visits/<task>/result/              what the group made; renamed into place when it is whole
+        update.safetensors  metrics.json  timing.json  moments.safetensors  scores.csv  counted.json
 
-The worker is forked from a server process that has torch loaded (multiprocessing's forkserver), so a visit starts in
-milliseconds and each starts fresh. It gets neither certificate nor the coordinator's address.
+The processes are forked from a server process that has torch loaded (multiprocessing's forkserver), so a visit starts in
+milliseconds and each starts fresh. They get neither certificate nor the coordinator's address. When one fails or dies
+all are killed: the others may be waiting for what it will never say.
 """
 
 import json
@@ -15,22 +17,25 @@ import multiprocessing
 import os
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing import forkserver
-from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerContext
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
 from mammofed_shared.config.base import Settings
-from mammofed_shared.config.site import SiteSettings
+from mammofed_shared.config.site import SiteSettings, WorkerSettings
 from mammofed_shared.errors import RefusalCode, VisitFailed
 from mammofed_shared.files import fsync_folder, write_whole
 from mammofed_shared.protocol.plan import Plan, Progress
 from mammofed_site import worker_entry
+from mammofed_site.micro_batch import half_micro_batch, known_micro_batch, note_micro_batch
 
 logger = logging.getLogger(__name__)
 
+PROGRESS_FILES = ("checkpoint.safetensors", "received.json")
+"""What a visit that was cut goes on from; made by ``training/visit.py``."""
 _LOOK_AGAIN_S = 0.2
 
 
@@ -41,10 +46,13 @@ class VisitOrder(Settings):
     datasets: tuple[tuple[str, Path], ...]
     """Name and prepared folder of each data set."""
     text_encoder: Path
-    device: str
-    threads: int
+    worker: WorkerSettings
+    least_cell: int
+    caches: Path
+    """What can be made again, such as tokens of reports."""
     log_file: Path
     """The worker's own words, tracebacks among them; stays at the site."""
+    state: Path | None
     moments: Path | None
     """Optimizer moments to go on from; None: fresh ones."""
 
@@ -79,11 +87,7 @@ def finished_result(folder: Path, plan: Plan) -> Path | None:
     needed = "update.safetensors" if plan.kind == "train" else "metrics.json"
     if not (result / needed).exists():
         return None
-    try:
-        order = VisitOrder.model_validate_json((folder / "visit.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # an older version of this software wrote it
-        return None
-    return result if order.plan == plan else None
+    return result if _ordered_plan(folder) == plan else None
 
 
 def forget_result(settings: SiteSettings, task_id: str) -> None:
@@ -105,24 +109,66 @@ def run_visit(settings: SiteSettings, plan: Plan, state: Path | None, monitor: M
         return result
     folder.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(folder / "result", ignore_errors=True)  # before the new order: it is not the order's result
-    order = VisitOrder(
+    if _ordered_plan(folder) != plan:
+        _forget_progress(folder)
+    worker = settings.worker.model_copy(update={"micro_batch": known_micro_batch(settings, plan)})
+    while True:
+        order = _order(settings, plan, state, worker)
+        write_whole(folder / "visit.json", order.model_dump_json())
+        try:
+            return _attempt(folder, order, monitor)
+        except VisitFailed as error:
+            smaller = half_micro_batch(worker, plan)
+            if error.code is not RefusalCode.OUT_OF_MEMORY or plan.kind != "train" or smaller is None:
+                raise
+        logger.warning(
+            "task %s: out of memory; each process now computes %d samples at once, and the batch of %d stays whole",
+            plan.task_id,
+            smaller,
+            plan.task.batch_size,
+        )
+        note_micro_batch(settings, plan, smaller)
+        worker = worker.model_copy(update={"micro_batch": smaller})
+
+
+def _order(settings: SiteSettings, plan: Plan, state: Path | None, worker: WorkerSettings) -> VisitOrder:
+    return VisitOrder(
         plan=plan,
         datasets=tuple((dataset.name, settings.prepared_folder(dataset)) for dataset in settings.datasets),
         text_encoder=settings.text_encoder,
-        device=settings.worker.device,
-        threads=settings.worker.threads,
+        worker=worker,
+        least_cell=settings.policy.least_cell,
+        caches=settings.folder / "caches",
         log_file=settings.folder / "worker.log",
+        state=state,
         moments=_moments(settings, plan),
     )
-    write_whole(folder / "visit.json", order.model_dump_json())
+
+
+def _attempt(folder: Path, order: VisitOrder, monitor: Monitor) -> Path:
     unfinished = folder / "unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
-    _run_worker(folder, state, unfinished, monitor)
+    (folder / "rendezvous").unlink(missing_ok=True)
+    _run_group(folder, order.worker.processes if order.plan.kind == "train" else 1, monitor)
     result = folder / "result"
     unfinished.rename(result)
     fsync_folder(folder)
+    _forget_progress(folder)
     return result
+
+
+def _ordered_plan(folder: Path) -> Plan | None:
+    """The plan whose progress is in the folder, if any."""
+    try:
+        return VisitOrder.model_validate_json((folder / "visit.json").read_text(encoding="utf-8")).plan
+    except (OSError, ValueError):  # none, or an older version of this software wrote it
+        return None
+
+
+def _forget_progress(folder: Path) -> None:
+    for name in PROGRESS_FILES:
+        (folder / name).unlink(missing_ok=True)
 
 
 def _moments(settings: SiteSettings, plan: Plan) -> Path | None:
@@ -144,43 +190,56 @@ def remove_old_visits(settings: SiteSettings, plan: Plan) -> None:
             shutil.rmtree(old, ignore_errors=True)
 
 
-def _run_worker(folder: Path, state: Path | None, out: Path, monitor: Monitor) -> None:
+def _run_group(folder: Path, num_processes: int, monitor: Monitor) -> None:
     context = worker_context()
-    ours, theirs = context.Pipe()
-    given = None if state is None else str(state)
-    process = context.Process(target=worker_entry.run, args=(str(folder), given, str(out), theirs))
-    process.start()
-    theirs.close()
+    processes: list[ForkServerProcess] = []
+    connections: list[Connection] = []
     try:
-        code = _follow(ours, process.is_alive, monitor)
+        for rank in range(num_processes):
+            ours, theirs = context.Pipe()
+            connections.append(ours)
+            processes.append(context.Process(target=worker_entry.run, args=(str(folder), rank, theirs)))
+            processes[-1].start()
+            theirs.close()
+        code = _follow(connections, monitor)
+        if code is not None:
+            _kill(processes)
     except BaseException:
-        process.kill()
+        _kill(processes)
         raise
     finally:
-        ours.close()  # a worker that is still there ends when it notices
-        process.join()
+        for connection in connections:
+            connection.close()  # a process that is still there ends when it notices
+        for process in processes:
+            process.join()
     if code is not None:
         raise VisitFailed(code, "the worker's own words are in worker.log")
 
 
-def _follow(connection: Connection, is_alive: Callable[[], bool], monitor: Monitor) -> RefusalCode | None:
-    """Read what the worker says until it ends; None when it ended well."""
-    while True:
+def _kill(processes: Sequence[ForkServerProcess]) -> None:
+    for process in processes:
+        process.kill()
+
+
+def _follow(connections: Sequence[Connection], monitor: Monitor) -> RefusalCode | None:
+    """Read what the processes say until all have ended well (None), or one has not."""
+    talking = list(connections)
+    while talking:
         if monitor.cancelled.is_set():
             raise VisitCancelled
-        if connection.poll(_LOOK_AGAIN_S):
+        for connection in wait(talking, _LOOK_AGAIN_S):
+            assert isinstance(connection, Connection)
             try:
                 word, value = json.loads(connection.recv_bytes(2**16))
-            except (EOFError, OSError):
+            except (EOFError, OSError):  # it died, and its end of the pipe with it
                 return RefusalCode.WORKER_DIED
             if word == "progress":
                 _note_progress(monitor, value)
             elif word == "failed":
                 return RefusalCode(value)
             elif word == "done":
-                return None
-        elif not is_alive():
-            return RefusalCode.WORKER_DIED
+                talking.remove(connection)
+    return None
 
 
 def _note_progress(monitor: Monitor, value: object) -> None:

@@ -9,15 +9,18 @@ from mammofed_shared.data.manifest import read_exams
 from mammofed_shared.errors import DataError, RefusalCode, Refused, VisitFailed
 from mammofed_shared.log import start_logging
 from mammofed_shared.protocol.plan import Progress
-from mammofed_shared.training.visit import evaluate_visit, train_visit
+from mammofed_shared.training.hardware import Hardware
+from mammofed_shared.training.site_data import SiteData
+from mammofed_shared.training.visit import VisitFiles, evaluate_visit, train_visit
 from mammofed_site.quality_counts import write_quality_counts
 from mammofed_site.visit import VisitOrder
 
 logger = logging.getLogger(__name__)
 
 
-def do_visit(folder: str, state: str | None, out: str, report: Callable[[Progress], None]) -> RefusalCode | None:
-    """Do the visit whose order is in ``folder``; None when it went well, else the code that may leave.
+def do_visit(folder: str, rank: int, report: Callable[[Progress], None]) -> RefusalCode | None:
+    """Do process ``rank``'s part of the visit whose order is in ``folder``; None when it went well, else the code that
+    may leave.
 
     The reason in words goes to this site's log only.
     """
@@ -26,10 +29,9 @@ def do_visit(folder: str, state: str | None, out: str, report: Callable[[Progres
     start_logging(order.log_file)
     try:
         if plan.kind == "query":
-            write_quality_counts(order.datasets, Path(out))
+            write_quality_counts(order.datasets, Path(folder) / "unfinished")
         else:
-            assert state is not None, "a visit starts from a state"
-            _do_with_state(order, Path(state), Path(out), report)
+            _do_with_state(order, Path(folder), rank, report)
     except (VisitFailed, DataError, Refused) as error:
         logger.error("task %s: %s", plan.task_id, error)
         return error.code
@@ -46,28 +48,39 @@ def do_visit(folder: str, state: str | None, out: str, report: Callable[[Progres
     return None
 
 
-def _do_with_state(order: VisitOrder, state: Path, out: Path, report: Callable[[Progress], None]) -> None:
-    exams = read_exams(order.datasets, order.plan.preprocessing)
-    if order.plan.kind == "train":
-        train_visit(
-            order.plan,
-            state=state,
-            moments=order.moments,
-            exams=exams,
-            text_encoder=order.text_encoder,
-            device=order.device,
-            threads=order.threads,
-            out=out,
-            report=report,
-        )
-    else:
-        evaluate_visit(
-            order.plan,
-            state=state,
-            exams=exams,
-            text_encoder=order.text_encoder,
-            device=order.device,
-            threads=order.threads,
-            out=out,
-            report=report,
-        )
+def _do_with_state(order: VisitOrder, folder: Path, rank: int, report: Callable[[Progress], None]) -> None:
+    assert order.state is not None, "a visit starts from a state"
+    worker = order.worker
+    is_training = order.plan.kind == "train"
+    hardware = Hardware(
+        device=worker.device,
+        distribution=worker.distribution if is_training else "none",
+        num_processes=worker.processes if is_training else 1,
+        rank=rank,
+        rendezvous=str(folder / "rendezvous"),
+        threads=worker.threads,
+        micro_batch=worker.micro_batch,
+        compile=worker.compile,
+    )
+    files = VisitFiles(
+        state=order.state,
+        moments=order.moments,
+        out=folder / "unfinished",
+        kept=folder,
+        checkpoint_every_s=60 * worker.checkpoint_every_min,
+    )
+    do = train_visit if is_training else evaluate_visit
+    do(order.plan, files, site_data(order), hardware, report)
+
+
+def site_data(order: VisitOrder) -> SiteData:
+    """The exams that an order names."""
+    return SiteData(
+        exams=read_exams(order.datasets, order.plan.preprocessing),
+        datasets=tuple(name for name, _ in order.datasets),
+        text_encoder=order.text_encoder,
+        least_cell=order.least_cell,
+        prepared=tuple(path for _, path in order.datasets),
+        caches=order.caches,
+        loaders=order.worker.loaders,
+    )

@@ -7,12 +7,15 @@ import signal
 import threading
 from multiprocessing.connection import Connection
 
+from mammofed_shared.protocol.plan import Progress
+
 HEAVY_MODULE = "mammofed_site.worker"
 """Loaded by name, in the forkserver and in the worker, so that the parent's imports stay free of torch."""
 
 
-def run(folder: str, state: str | None, out: str, connection: Connection) -> None:
-    """Do the visit in ``folder`` and say so through ``connection``: progress, then ``done`` or ``failed``."""
+def run(folder: str, rank: int, connection: Connection) -> None:
+    """Do process ``rank``'s part of the visit in ``folder`` and say so through ``connection``: progress (the first
+    process only), then ``done`` or ``failed``."""
 
     def say(word: str, value: object) -> None:
         connection.send_bytes(json.dumps([word, value]).encode())
@@ -20,7 +23,12 @@ def run(folder: str, state: str | None, out: str, connection: Connection) -> Non
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; ending this is the parent's part
     threading.Thread(target=_end_with_parent, args=(connection,), daemon=True).start()
     worker = importlib.import_module(HEAVY_MODULE)
-    code = worker.do_visit(folder, state, out, lambda progress: say("progress", progress.model_dump()))
+
+    def report(progress: Progress) -> None:
+        if rank == 0:
+            say("progress", progress.model_dump())
+
+    code = worker.do_visit(folder, rank, report)
     if code is None:
         say("done", None)
     else:

@@ -3,10 +3,11 @@
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from mammofed_shared.config.base import Settings
 from mammofed_shared.errors import ConfigurationError
@@ -103,12 +104,13 @@ def _list_item(items: list[Any], part: str, override: str) -> Any:
 
 
 def _describe(problem: Mapping[str, Any], model: type[BaseModel], lines: dict[Location, int]) -> str:
-    where: Location = problem["loc"]
+    where, holder = _followed(problem["loc"], model)
+    if problem["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        return _describe_tag(problem, where, lines)
     name = ".".join(map(str, where)) or "(whole file)"
-    line = next((lines[where[:n]] for n in range(len(where), 0, -1) if where[:n] in lines), None)
-    place = "" if line is None else "override, " if line == 0 else f"line {line}, "
+    place = _place(where, lines)
     if problem["type"] == "extra_forbidden":
-        known = _fields_at(model, where[:-1])
+        known = list(holder.model_fields) if holder else []
         near = difflib.get_close_matches(str(where[-1]), known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
         return f"{place}{name}: unknown key; {hint}"
@@ -120,19 +122,53 @@ def _describe(problem: Mapping[str, Any], model: type[BaseModel], lines: dict[Lo
     return f"{place}{name}: {message}{found}"
 
 
-def _fields_at(model: type[BaseModel], where: Location) -> list[str]:
-    """Names that are allowed at a location, following nested models and sequences of models."""
-    current: Any = model
-    for part in where:
-        if isinstance(part, int):
+def _describe_tag(problem: Mapping[str, Any], where: Location, lines: dict[Location, int]) -> str:
+    """What is wrong with the key that tells the members of a union apart."""
+    context = problem["ctx"]
+    key = (*where, str(context["discriminator"]).strip("'"))
+    start = f"{_place(key, lines)}{'.'.join(map(str, key))}"
+    if problem["type"] == "union_tag_not_found":
+        return f"{start}: missing; it has no default"
+    known = [tag.strip("'") for tag in context["expected_tags"].split(", ")]
+    near = difflib.get_close_matches(context["tag"], known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
+    return f"{start}: {context['tag']!r} is unknown; {hint}"
+
+
+def _place(where: Location, lines: dict[Location, int]) -> str:
+    line = next((lines[where[:n]] for n in range(len(where), 0, -1) if where[:n] in lines), None)
+    return "" if line is None else "override, " if line == 0 else f"line {line}, "
+
+
+def _followed(location: Location, model: type[BaseModel]) -> tuple[Location, type[BaseModel] | None]:
+    """A location as the file has it, and the model whose key its last part is.
+
+    Nested models and sequences of models are followed. Where a key tells the members of a union apart, pydantic puts
+    its value into the location, which is no key of the file.
+    """
+    where: Location = ()
+    holder: type[BaseModel] | None = None
+    current: type[BaseModel] | None = model
+    members: Mapping[str | int, type[BaseModel]] = {}
+    for part in location:
+        if part in members:
+            current, members = members[part], {}
             continue
-        field = current.model_fields.get(part)
-        if field is None:
-            return []
-        current = _model_in(field.annotation)
-        if current is None:
-            return []
-    return list(current.model_fields)
+        where = (*where, part)
+        if isinstance(part, str):
+            holder = current
+            field = current.model_fields.get(part) if current else None
+            members = _members(field) if field else {}
+            current = _model_in(field.annotation) if field else None
+    return where, holder
+
+
+def _members(field: FieldInfo) -> dict[str | int, type[BaseModel]]:
+    """The models of a union, by the value of the key that tells them apart; none where it is no such union."""
+    if not isinstance(field.discriminator, str):
+        return {}
+    members = get_args(field.annotation)
+    return {get_args(member.model_fields[field.discriminator].annotation)[0]: member for member in members}
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from mammofed_shared.config.base import Settings
+from mammofed_shared.config.evaluation_task import MeasureSettings
 
 
 class ImageEncoderSettings(Settings):
@@ -15,14 +16,16 @@ class ImageEncoderSettings(Settings):
 
     name: str = "tf_efficientnet_b5"
     """Name of a timm model; `mammofed_small_cnn` is ours, registered with timm."""
-    weights: Literal["none", "imagenet"] = "imagenet"
-    """`imagenet` loads timm's pretrained weights when the run's first checkpoint is made."""
+    weights: str = Field("imagenet", min_length=1)
+    """What the run's first checkpoint is made of, read by the coordinator alone: `none`, random weights; `imagenet`,
+    timm's pretrained ones; else a `.safetensors` file in timm's names, or the folder that holds it."""
     pooling: Literal["avg", "avgmax"] = "avg"
     """`avgmax` concatenates mean and maximum: small findings survive it on small networks."""
     activation_checkpointing: bool = True
     """Recompute activations in the backward pass: less memory, more time."""
-    batch_norm: Literal["local", "frozen"] = "local"
-    """`local`: statistics of each batch, as the paper; `frozen`: running statistics never move."""
+    batch_norm: Literal["local", "sync", "frozen"] = "local"
+    """`local`: statistics of what one process computes at once, as the paper; `sync`: of all processes of a site;
+    `frozen`: running statistics never move."""
 
 
 class TextEncoderSettings(Settings):
@@ -56,6 +59,8 @@ class OptimizerSettings(Settings):
     """`keep`: a site keeps its moments between its visits; they never travel."""
     clip_norm: float = Field(1.0, gt=0)
     """Largest global gradient norm of a step."""
+    most_skipped: int = Field(10, ge=1)
+    """A step without a finite loss and gradient is skipped and counted; so many in a row end the visit."""
 
 
 class AugmentationSettings(Settings):
@@ -87,7 +92,8 @@ class PretrainSettings(Settings):
     augmentation: AugmentationSettings = AugmentationSettings()
     batch_size: int = Field(16, ge=2)
     """Samples (breasts) of one optimizer step."""
-    precision: Literal["fp32", "bf16"] = "bf16"
-    """`bf16`: autocast; master weights stay fp32."""
+    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
+    """`bf16`: autocast; master weights stay fp32. `fp16`: the same with a scaled loss, for GPUs without bf16."""
     findings: tuple[str, ...] = ("mass", "calcification")
     """Findings whose zero-shot AUROC each evaluation reports."""
+    measure: MeasureSettings = MeasureSettings()

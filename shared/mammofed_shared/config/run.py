@@ -73,7 +73,8 @@ class RunSettings(Settings):
     preprocessing: PreprocessingSettings = PreprocessingSettings()
     task: TaskSettings
     text_encoder: Path
-    """Folder with the text encoder's configuration and tokenizer (and weights), as each site has it too."""
+    """Folder with the text encoder's configuration, tokenizer and weights, as each site has it too; or a name at
+    huggingface.co such as `answerdotai/ModernBERT-base`, which is fetched once."""
     server: ServerSettings
     tracking: TrackingSettings = TrackingSettings()
 

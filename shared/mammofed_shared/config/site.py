@@ -73,18 +73,51 @@ class PolicySettings(Settings):
     """What this site lets out; the coordinator cannot loosen it."""
 
     least_cell: int = Field(10, ge=2, le=1000)
-    """Cells of the counts before the first turn with fewer patients than this are not told
-    (docs/operate/quality.md)."""
+    """What fewer patients than this stand behind is not told: cells of the counts before the first turn
+    (docs/operate/quality.md), and figures and histogram bins of evaluations (docs/evaluation.md)."""
 
 
 class WorkerSettings(Settings):
-    """The process that trains."""
+    """The processes that train (docs/training.md, Hardware)."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    processes: int = Field(1, ge=1, le=64)
+    """Processes that train together; one for each GPU."""
+    distribution: Literal["none", "ddp", "zero-1", "zero-2", "zero-3"] = "none"
+    """How they share the work: `ddp` copies the model into each; DeepSpeed's `zero-1` to `zero-3` divide the optimizer's
+    moments, the gradients too, and the weights too. `none` is one process."""
+    micro_batch: Annotated[int, Field(ge=1)] | None = None
+    """Most samples that one process computes at once; the batch stays whole. Empty: all of its share, halved when memory
+    runs out."""
+    compile: bool = False
+    """Compile the encoders with torch.compile: minutes at the start of each visit, then shorter steps on a GPU."""
     threads: int = Field(2, ge=1)
-    """CPU threads of one worker. Results are equal to the bit only at the same number."""
+    """CPU threads of each process. Results are equal to the bit only at the same number."""
+    loaders: int = Field(2, ge=1)
+    """Threads of each process that read and augment images ahead; no result depends on it."""
+    checkpoint_every_min: float = Field(10.0, ge=0)
+    """How often a visit writes down where it is; no more than this is done again after a kill."""
     preprocess_workers: int = Field(2, ge=1)
     """Processes that decode DICOM files."""
+
+    @model_validator(mode="after")
+    def _processes_share_in_some_way(self) -> "WorkerSettings":
+        if self.processes > 1 and self.distribution == "none":
+            raise ValueError("distribution must be ddp, zero-1, zero-2 or zero-3 where processes is above 1")
+        return self
+
+
+class TranslationSettings(Settings):
+    """`augment-text`: the second text of reports that have one section (docs/reports.md)."""
+
+    to_italian: str = "Helsinki-NLP/opus-mt-en-it"
+    """MarianMT model, English to Italian: a folder, or a name at huggingface.co, which is fetched once."""
+    to_english: str = "Helsinki-NLP/opus-mt-it-en"
+    """The same, Italian to English."""
+    beams: int = Field(4, ge=1, le=32)
+    """Width of the search; more is slower and rarely better."""
+    batch_size: int = Field(16, ge=1, le=4096)
+    """Sentences that are translated together."""
 
 
 class SiteSettings(Settings):
@@ -102,9 +135,11 @@ class SiteSettings(Settings):
     split: SplitSettings = SplitSettings()
     preprocessing: PreprocessingSettings = PreprocessingSettings()
     text_encoder: Path
-    """Folder with the text encoder's configuration and tokenizer (and weights)."""
+    """Folder with the text encoder's configuration, tokenizer and weights: the run's files. Or a name at huggingface.co
+    such as `answerdotai/ModernBERT-base`, which is fetched once."""
     worker: WorkerSettings = WorkerSettings()
     policy: PolicySettings = PolicySettings()
+    translation: TranslationSettings = TranslationSettings()
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> "SiteSettings":

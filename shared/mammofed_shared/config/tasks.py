@@ -5,21 +5,31 @@ The mathematics of a task is in ``training/``; coordinator, link and egress only
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
+
+from pydantic import Field
 
 from mammofed_shared.config.base import Settings
 from mammofed_shared.config.pretrain import PretrainSettings
+from mammofed_shared.config.text_adaptation import TextSettings
 
-TaskSettings: TypeAlias = PretrainSettings
-"""Union of all task settings, told apart by ``name``; one member so far."""
+TaskSettings: TypeAlias = Annotated[PretrainSettings | TextSettings, Field(discriminator="name")]
+"""Union of all task settings, told apart by ``name``."""
+
+RECALLS = (1, 5, 10)
+"""Ranks up to which image–text retrieval counts a hit."""
+DATASETS = tuple(f"d{number}" for number in range(1, 17))
+"""What a site's data sets are called outside it, in the order of its YAML: their names are the hospital's own words.
+Of data sets beyond the last, nothing is told apart."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskDeclaration:
     """One task as seen without torch.
 
-    ``weight_key`` is the metric by which FedAvg weighs updates. A metric name ending in ``/*`` allows one slug after
-    the slash (``auroc/mass``); every other name is allowed exactly.
+    ``weight_key`` is the metric by which FedAvg weighs updates. A metric's name is allowed exactly as it stands here,
+    after its first word with these placeholders between slashes: ``*`` a finding of the plan's task, ``d#`` one of
+    ``DATASETS``, ``#`` the upper edge of a histogram's bin (``protocol/histogram.py``).
     """
 
     settings: type[Settings]
@@ -28,30 +38,81 @@ class TaskDeclaration:
     evaluate_metrics: frozenset[str]
 
 
+_AUROC = ("auroc", "auroc_low", "auroc_high")
+_COUNTED = ("num_positive", "num_labelled")
+_VALIDATION = (
+    "num_exams/d#",
+    "num_texts/d#",
+    *(f"recall_at_{rank}/d#" for rank in RECALLS),
+    *(f"{word}/*/d#" for word in (*_AUROC, *_COUNTED)),
+)
+
+_TRAINING = frozenset(
+    {
+        "num_exams",
+        "num_samples",
+        "num_steps",
+        "num_skipped_steps",
+        "loss",
+        "loss/d#",
+        "learning_rate",
+        "grad_norm",
+        "samples_per_s",
+        "data_wait",
+        "micro_batch",
+        "num_processes",
+        "peak_memory_gb",
+        "duration_s",
+        "num_texts_cut",
+        "moments_reset",
+    }
+)
+"""What every training visit tells, whatever its task."""
+_TEXT = ("num_exams", "mlm_loss", "mlm_accuracy", "pair_loss", "pair_accuracy")
+
+SHARES = frozenset({*_AUROC, *(f"probe_{word}" for word in _AUROC), *(f"recall_at_{rank}" for rank in RECALLS)}) | {
+    "density_accuracy",
+    "data_wait",
+    "mlm_accuracy",
+    "pair_accuracy",
+}
+"""Metrics from 0 to 1, by the word before finding and data set."""
+COUNTS = frozenset({*_COUNTED, "histogram_positive", "histogram_negative", "num_texts"})
+"""Metrics that are whole numbers from 0, likewise."""
+
 TASKS: Mapping[str, TaskDeclaration] = {
     "pretrain": TaskDeclaration(
         settings=PretrainSettings,
         weight_key="num_exams",
         train_metrics=frozenset(
             {
-                "num_exams",
-                "num_samples",
-                "num_steps",
-                "loss",
+                *_TRAINING,
                 "loss_image_text",
                 "loss_image_image",
                 "loss_text_text",
                 "temperature",
-                "learning_rate",
-                "grad_norm",
-                "samples_per_s",
-                "duration_s",
-                "num_texts_cut",
-                "moments_reset",
+                *(f"{when}/{name}" for when in ("received", "sent") for name in _VALIDATION),
             }
         ),
         evaluate_metrics=frozenset(
-            {"num_exams", "auroc/*", "num_positive/*", "num_labelled/*", "density_accuracy", "duration_s"}
+            {
+                "num_exams",
+                "density_accuracy",
+                "duration_s",
+                "suppressed/*",
+                "histogram_positive/*/#",
+                "histogram_negative/*/#",
+                *(f"{word}/*" for word in (*_AUROC, *_COUNTED)),
+                *(f"probe_{word}/*" for word in _AUROC),
+            }
         ),
+    ),
+    "text": TaskDeclaration(
+        settings=TextSettings,
+        weight_key="num_exams",
+        train_metrics=_TRAINING
+        | {"mlm_loss", "pair_loss"}
+        | {f"{when}/{name}/d#" for when in ("received", "sent") for name in _TEXT},
+        evaluate_metrics=frozenset({*_TEXT, "duration_s"}),
     ),
 }

@@ -3,16 +3,24 @@
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
-from mammofed_shared.exam import BreastSample
+from mammofed_shared.exam import Exam
 
 T = TypeVar("T")
 
 
-def num_batches(samples: Sequence[BreastSample], batch_size: int) -> int:
+class Sample(Protocol):
+    """A breast, a report: whatever belongs to one exam."""
+
+    @property
+    def exam(self) -> Exam:
+        """The exam."""
+
+
+def num_batches(samples: Sequence[Sample], batch_size: int) -> int:
     """Number of batches of an epoch: as few as ``batch_size`` and one breast of an exam a batch allow."""
     if not samples:
         return 0
@@ -20,7 +28,7 @@ def num_batches(samples: Sequence[BreastSample], batch_size: int) -> int:
     return max(-(-len(samples) // batch_size), max(per_exam.values()))
 
 
-def epoch_batches(samples: Sequence[BreastSample], batch_size: int, random: np.random.Generator) -> list[list[int]]:
+def epoch_batches(samples: Sequence[Sample], batch_size: int, random: np.random.Generator) -> list[list[int]]:
     """Indices of the samples of each batch of one epoch.
 
     Every breast stands in exactly one batch; two breasts of an exam never stand in the same one, because with one
@@ -59,5 +67,5 @@ def loaded_ahead(tasks: Sequence[Callable[[], T]], num_loaders: int) -> Iterator
                 future.cancel()
 
 
-def _exam_of(sample: BreastSample) -> tuple[str, str]:
+def _exam_of(sample: Sample) -> tuple[str, str]:
     return sample.exam.dataset, sample.exam.exam

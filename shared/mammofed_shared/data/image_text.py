@@ -1,6 +1,5 @@
-"""Samples of pretraining: the breasts of exams, their pair of images and their pair of texts."""
+"""Samples of pretraining: the breasts of exams, and their pair of images."""
 
-import re
 from collections.abc import Sequence
 
 import cv2
@@ -9,7 +8,7 @@ from numpy.typing import NDArray
 
 from mammofed_shared.data.augment import Ranges, synthetic_view
 from mammofed_shared.errors import DataError, RefusalCode, VisitFailed
-from mammofed_shared.exam import BreastSample, Exam, Image, Laterality, Report, Split, View
+from mammofed_shared.exam import BreastSample, Exam, Image, Laterality, Split, View
 
 
 def breast_samples(exams: Sequence[Exam], split: Split) -> list[BreastSample]:
@@ -66,19 +65,6 @@ def image_pair(
     if natural_view and other is not None and other is not first:
         return image, load_grey(other)
     return image, synthetic_view(image, ranges, random)
-
-
-def text_pair(report: Report, random: np.random.Generator) -> tuple[str, str]:
-    """Findings and impression; where one is missing, the other and its sentences in another order.
-
-    The paper translates there and back instead, which needs a translation model at each site. An order drawn anew
-    each time is what the authors' released code draws (and then drops).
-    """
-    if report.findings and report.impression:
-        return report.findings, report.impression
-    text = report.findings or report.impression
-    sentences = re.split(r"(?<=[.!?])\s+", text.strip())
-    return text, " ".join(sentences[index] for index in random.permutation(len(sentences)))
 
 
 def require_training_data(samples: Sequence[BreastSample]) -> None:

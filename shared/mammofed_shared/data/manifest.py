@@ -10,7 +10,8 @@ Written by ``site-client preprocess``, described for users in docs/data.md.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,15 @@ from mammofed_shared.data.prepared import read_preprocessing
 from mammofed_shared.dicom.reasons import Reason
 from mammofed_shared.errors import DataError, RefusalCode
 from mammofed_shared.exam import Exam, Image, Laterality, Report, Split, View
+from mammofed_shared.report.templates import structured_findings
 
 Row = dict[str, Any]
 
 _IMAGE_COLUMNS = ("image", "exam", "laterality", "view", "path", "flagged")
-_EXAM_COLUMNS = ("exam", "patient", "split", "findings", "impression", "density", "labels")
+_EXAM_COLUMNS = (
+    *("exam", "patient", "split", "findings", "impression", "text_origin"),
+    *("density", "birads", "labels", "attributes"),
+)
 
 
 def read_exams(datasets: Iterable[tuple[str, Path]], preprocessing_digest: str | None = None) -> list[Exam]:
@@ -89,4 +94,19 @@ def _exam(dataset: str, row: Row, images: tuple[Image, ...]) -> Exam:
         images=images,
         labels={name: bool(value) for name, value in json.loads(row["labels"] or "{}").items()},
         density=row["density"],
+        birads=row["birads"],
+        attributes=_attributes(row["attributes"]) if row["text_origin"] == "attributes" else None,
     )
+
+
+@lru_cache(4096)
+def _attributes(stored: str) -> tuple[Mapping[str, str], ...]:
+    """The structured findings of a cell, checked; equal cells give one object, because most exams record the same."""
+    try:
+        attributes = tuple(json.loads(stored))
+        structured_findings(attributes)
+    except (DataError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            "attributes of an exam: expected the words of this version. Run `site-client preprocess` again"
+        ) from error
+    return attributes

@@ -14,18 +14,20 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class MVSLoss:
-    """The loss and its three parts, each as it enters the total; scalars."""
+    """The loss and its three parts, each as it enters the total, scalars; and the total of each sample, whose mean it
+    is."""
 
     total: Tensor
     image_text: Tensor
     image_image: Tensor
     text_text: Tensor
+    rows_B: Tensor
 
 
 def info_nce(query_BD: Tensor, key_BD: Tensor, scale: Tensor) -> Tensor:
-    """Mean over rows of the cross-entropy that finds each query's own key among all keys; scalar."""
+    """Cross-entropy of finding each query's own key among all keys, (B,)."""
     logits_BB = scale * query_BD @ key_BD.T
-    return F.cross_entropy(logits_BB, torch.arange(len(logits_BB), device=logits_BB.device))
+    return F.cross_entropy(logits_BB, torch.arange(len(logits_BB), device=logits_BB.device), reduction="none")
 
 
 def mvs_loss(
@@ -57,8 +59,8 @@ def mvs_loss(
     )
     images = torch.stack([info_nce(image_BD, image_view_BD, scale), info_nce(image_view_BD, image_BD, scale)])
     texts = torch.stack([info_nce(text_BD, text_view_BD, scale), info_nce(text_view_BD, text_BD, scale)])
-    if variant == "paper":
-        parts = cross.sum(), images.sum(), text_text_weight * texts.sum()
-    else:
-        parts = cross.mean(), images.mean(), text_text_weight * texts.mean()
-    return MVSLoss(parts[0] + parts[1] + parts[2], *parts)
+    gather = torch.sum if variant == "paper" else torch.mean
+    rows = [gather(cross, dim=0), gather(images, dim=0), text_text_weight * gather(texts, dim=0)]
+    parts = [part.mean() for part in rows]
+    rows_B = (rows[0] + rows[1] + rows[2]).detach()
+    return MVSLoss(parts[0] + parts[1] + parts[2], parts[0], parts[1], parts[2], rows_B)

@@ -31,6 +31,16 @@ class DualEncoder(nn.Module):
         self.text_projection = nn.Linear(text_encoder.num_features, projection_dim, bias=False)
         self.log_scale = nn.Parameter(torch.full((1,), INITIAL_LOG_SCALE))
 
+    def forward(self, grey_B2HW: Tensor, ids_B2T: Tensor, mask_B2T: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the loss needs of each sample: image and view (B, 2, D), text and second text (B, 2, D), log scale (B,).
+
+        Each row's log scale is the same; the loss uses the first.
+        """
+        image_ND = self.embed_images(grey_B2HW.flatten(0, 1))
+        text_ND = self.embed_texts(ids_B2T.flatten(0, 1), mask_B2T.flatten(0, 1))
+        pairs = (-1, 2, image_ND.shape[-1])
+        return image_ND.view(pairs), text_ND.view(pairs), self.log_scale.expand(len(grey_B2HW))
+
     def embed_images(self, grey_BHW: Tensor) -> Tensor:
         """Unit vectors (B, D) in float32."""
         projected = self.image_projection(self.image_encoder(grey_BHW))

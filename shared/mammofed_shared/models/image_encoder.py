@@ -3,6 +3,7 @@
 Shapes: B images, H rows, W columns, C channels, F features.
 """
 
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import timm
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import mammofed_shared.models.small_cnn  # noqa: F401  registers mammofed_small_cnn with timm
+from mammofed_shared.models.batch_norm import BatchNormMode, StatisticsGuard, batch_norms, synchronise
+from mammofed_shared.models.image_weights import load_image_weights
 
 INTENSITY_MEAN = 0.3089279
 INTENSITY_STD = 0.25053555408335154
@@ -38,39 +41,51 @@ class ImageEncoder(nn.Module):
 
     Args:
         name: timm name; ``tf_efficientnet_b5`` in the paper.
-        pretrained: load timm's ImageNet weights.
+        weights: what to start from: ``none`` (random weights), ``imagenet`` (timm's, downloaded), or the path of a
+            safetensors file or of the folder that holds it.
         pooling: ``avg``, or ``avgmax`` for mean and maximum one after the other (twice the features).
         activation_checkpointing: recompute activations in the backward pass.
-        batch_norm: ``local`` trains with each batch's statistics; ``frozen`` uses the running ones, which never move.
+        batch_norm: as ``models/batch_norm.py`` says; ``sync`` takes effect by ``synchronise``.
     """
 
     def __init__(
         self,
         name: str,
         *,
-        pretrained: bool = False,
+        weights: str = "none",
         pooling: Literal["avg", "avgmax"] = "avg",
         activation_checkpointing: bool = False,
-        batch_norm: Literal["local", "frozen"] = "local",
+        batch_norm: BatchNormMode = "local",
     ) -> None:
         super().__init__()
-        model: Any = timm.create_model(name, pretrained=pretrained, num_classes=0, in_chans=3)
+        model: Any = timm.create_model(name, pretrained=weights == "imagenet", num_classes=0, in_chans=3)
+        if weights not in ("none", "imagenet"):
+            load_image_weights(model, Path(weights))
         self.model = model
         self.pooling = pooling
         self.batch_norm = batch_norm
         self.num_features = int(model.num_features) * (2 if pooling == "avgmax" else 1)
-        self._in_forward = False
         if activation_checkpointing:
             model.set_grad_checkpointing(True)
-            self._spare_running_statistics()
+        self.statistics = StatisticsGuard(model)
 
     def train(self, mode: bool = True) -> "ImageEncoder":
         """Training mode; frozen batch normalisation stays as in evaluation."""
         super().train(mode)
         if self.batch_norm == "frozen":
-            for module in self._batch_norms():
+            for module in batch_norms(self.model):
                 module.eval()
         return self
+
+    def synchronise(self) -> None:
+        """Take statistics over all processes of the group; called once, on the device."""
+        self.statistics.remove()
+        self.model = synchronise(self.model)
+        self.statistics = StatisticsGuard(self.model)
+
+    def compile_encoder(self) -> None:
+        """Compile the convolutions with torch.compile at their first use; the state's names stay."""
+        self.model.forward_features = torch.compile(self.model.forward_features)
 
     def feature_map(self, grey_BHW: Tensor) -> Tensor:
         """Feature map (B, F, rows, columns) of the unpooled encoder."""
@@ -78,12 +93,8 @@ class ImageEncoder(nn.Module):
         image_BCHW = normalise(grey_BHW).unsqueeze(1).expand(-1, 3, -1, -1)
         # Channels last makes a step of the small CNN 30 % shorter on a CPU.
         image_BCHW = image_BCHW.contiguous(memory_format=torch.channels_last)
-        self._in_forward = True
-        try:
-            features = cast(Tensor, cast(Any, self.model).forward_features(image_BCHW))
-        finally:
-            self._in_forward = False
-        return features
+        with self.statistics.computing():
+            return cast(Tensor, cast(Any, self.model).forward_features(image_BCHW))
 
     def forward(self, grey_BHW: Tensor) -> Tensor:
         """Vectors (B, ``num_features``)."""
@@ -92,23 +103,3 @@ class ImageEncoder(nn.Module):
         if self.pooling == "avg":
             return mean
         return torch.cat([mean, features.amax(dim=(2, 3))], dim=1)
-
-    def _batch_norms(self) -> list[nn.BatchNorm2d]:
-        return [module for module in self.model.modules() if isinstance(module, nn.BatchNorm2d)]
-
-    def _spare_running_statistics(self) -> None:
-        """Keep the recomputation of the backward pass from counting a batch a second time.
-
-        All is done before a layer runs: checkpointing may leave a layer in its midst, so nothing after it is sure.
-        """
-        momenta = {module: module.momentum for module in self._batch_norms()}
-
-        def before(module: nn.Module, _: object) -> None:
-            assert isinstance(module, nn.BatchNorm2d)
-            recomputing = not self._in_forward and module.training
-            module.momentum = 0.0 if recomputing else momenta[module]
-            if recomputing and module.num_batches_tracked is not None:
-                module.num_batches_tracked -= 1  # the layer adds it again
-
-        for module in momenta:
-            module.register_forward_pre_hook(before)

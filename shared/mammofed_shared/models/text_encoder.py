@@ -31,14 +31,25 @@ class TextEncoder(nn.Module):
         config = AutoConfig.from_pretrained(folder, **options)
         auto_model: Any = AutoModel
         if pretrained:
-            self.model = auto_model.from_pretrained(folder, config=config, dtype=torch.float32, **options)
+            # Only safetensors: nothing is unpickled.
+            self.model = auto_model.from_pretrained(
+                folder, config=config, dtype=torch.float32, use_safetensors=True, **options
+            )
         else:
             self.model = auto_model.from_config(config, trust_remote_code=False, dtype=torch.float32)
         self.num_features = int(config.hidden_size)
         if activation_checkpointing:
             self.model.activation_checkpointing_enable()
 
+    def compile_encoder(self) -> None:
+        """Compile the layers with torch.compile at their first use, for any length of text; the state's names stay."""
+        self.model.compile(dynamic=True)
+
     def forward(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
         """[CLS] embeddings (B, F)."""
+        return self.hidden_states(ids_BT, mask_BT)[:, 0]
+
+    def hidden_states(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        """What the last layer gives for each token (B, T, F)."""
         hidden_BTF: Tensor = self.model(input_ids=ids_BT, attention_mask=mask_BT).last_hidden_state
-        return hidden_BTF[:, 0]
+        return hidden_BTF

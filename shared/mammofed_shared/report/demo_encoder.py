@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 from mammofed_shared.files import write_whole
 from mammofed_shared.report.grammar import DENSITIES, DEPTHS, FINDINGS, LATERALITIES, POSITIONS, StructuredFinding
+from mammofed_shared.report.phrasings import BIRADS, NUM_VARIANTS, phrasing
 from mammofed_shared.report.templates import HOUSE_STYLES
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -47,7 +48,10 @@ def _tokenizer() -> Tokenizer:
 
 
 def _all_texts() -> Iterator[str]:
-    """Texts that together hold every word of the grammar and of the house styles."""
+    """Texts that together hold every word of the grammar, of the house styles and of the phrasings."""
+    everything = [StructuredFinding(name, present, position="upper") for name in FINDINGS for present in (True, False)]
+    for density, birads, variant in product(DENSITIES, BIRADS, range(NUM_VARIANTS)):
+        yield phrasing(everything, density, birads, exam="demo", variant=variant)
     for style, birads, density in product(HOUSE_STYLES.values(), (0, 1, 2), DENSITIES):
         absent = [StructuredFinding(finding, False) for finding in FINDINGS]
         present = [

@@ -70,9 +70,19 @@ def with_article(words: str) -> str:
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 
+def capital(words: str) -> str:
+    """The words with a capital at the beginning."""
+    return words[0].upper() + words[1:]
+
+
 def noun_phrase(finding: StructuredFinding) -> str:
     """Finding with its subtype: ``spiculated mass``."""
     return " ".join(filter(None, (finding.subtype, FINDINGS[finding.finding].singular)))
+
+
+def absent_phrase(finding: StructuredFinding) -> str:
+    """What is absent, as a plural with its subtype: ``spiculated masses``."""
+    return " ".join(filter(None, (finding.subtype, FINDINGS[finding.finding].plural)))
 
 
 def place_phrase(finding: StructuredFinding) -> str:
@@ -91,9 +101,9 @@ def presence_sentence(finding: StructuredFinding) -> str:
     return " ".join(filter(None, ("There is", with_article(noun_phrase(finding)), place_phrase(finding)))) + "."
 
 
-def absence_sentence(finding: str) -> str:
-    """``There are no masses.``"""
-    return f"There are no {FINDINGS[finding].plural}."
+def absence_sentence(finding: StructuredFinding) -> str:
+    """``There are no masses in the left breast.``; what was looked for in one place is not denied of others."""
+    return " ".join(filter(None, ("There are no", absent_phrase(finding), place_phrase(finding)))) + "."
 
 
 def density_sentence(density: str) -> str:

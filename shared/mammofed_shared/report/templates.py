@@ -13,6 +13,7 @@ from mammofed_shared.report.grammar import (
     LATERALITIES,
     StructuredFinding,
     absence_sentence,
+    capital,
     density_sentence,
     noun_phrase,
     place_phrase,
@@ -23,7 +24,7 @@ from mammofed_shared.report.grammar import (
 def sentences_of(findings: Sequence[StructuredFinding]) -> str:
     """One sentence for each recorded finding, present or absent, in the order given; empty for none."""
     return " ".join(
-        presence_sentence(finding) if finding.present else absence_sentence(finding.finding) for finding in findings
+        presence_sentence(finding) if finding.present else absence_sentence(finding) for finding in findings
     )
 
 
@@ -41,10 +42,33 @@ def sentences_from_attributes(attributes: Sequence[Mapping[str, str]], *, densit
     Raises:
         DataError: a word that the grammar does not know.
     """
-    findings = [_structured(item) for item in attributes]
+    findings = structured_findings(attributes)
     random.Random(seed).shuffle(findings)
     said = ([density_sentence(density)] if density else []) + [sentences_of(findings)]
     return Report(findings=" ".join(filter(None, said)), impression="")
+
+
+def structured_findings(attributes: Sequence[Mapping[str, str]]) -> list[StructuredFinding]:
+    """The findings that a hospital recorded, in their order.
+
+    What one row denies and another row has is not denied: beside a mass in the left breast, "no masses" is left out
+    and "no masses in the right breast" stays.
+
+    Args:
+        attributes: as for ``sentences_from_attributes``.
+
+    Raises:
+        DataError: a word that the grammar does not know.
+    """
+    findings = [_structured(item) for item in attributes]
+    present = [finding for finding in findings if finding.present]
+    return [finding for finding in findings if finding.present or not any(_denies(finding, other) for other in present)]
+
+
+def _denies(absent: StructuredFinding, present: StructuredFinding) -> bool:
+    """Whether the absent one, as widely as it is said, takes in the present one."""
+    pairs = [(getattr(absent, name), getattr(present, name)) for name in ("subtype", "laterality", "position", "depth")]
+    return absent.finding == present.finding and all(said in (None, other) for said, other in pairs)
 
 
 def _structured(item: Mapping[str, str]) -> StructuredFinding:
@@ -71,7 +95,7 @@ def narrative_report(findings: Sequence[StructuredFinding], density: str | None,
     present = [finding for finding in findings if finding.present]
     if present:
         concluded = [
-            " ".join(filter(None, (_capital(noun_phrase(finding)), _side_words(finding)))) + "." for finding in present
+            " ".join(filter(None, (capital(noun_phrase(finding)), _side_words(finding)))) + "." for finding in present
         ]
         concluded.append("Additional imaging is recommended.")
     else:
@@ -85,7 +109,7 @@ def itemised_report(findings: Sequence[StructuredFinding], density: str | None, 
     """A report as a form: one item a finding, no sentences."""
     items = [f"Composition: {density}."] if density else []
     for finding in findings:
-        name = _capital(FINDINGS[finding.finding].plural)
+        name = capital(FINDINGS[finding.finding].plural)
         if finding.present:
             side = LATERALITIES[finding.laterality] if finding.laterality else None
             depth = f"{finding.depth} depth" if finding.depth else None
@@ -111,7 +135,3 @@ HOUSE_STYLES: Mapping[str, Callable[[Sequence[StructuredFinding], str | None, in
 
 def _side_words(finding: StructuredFinding) -> str:
     return f"in the {LATERALITIES[finding.laterality]} breast" if finding.laterality else ""
-
-
-def _capital(words: str) -> str:
-    return words[0].upper() + words[1:]

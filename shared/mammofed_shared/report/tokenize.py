@@ -24,6 +24,14 @@ class Tokens:
     num_cut: int
 
 
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One text: its tokens (int32), and whether it was longer than allowed."""
+
+    ids: NDArray[np.int32]
+    is_cut: bool
+
+
 class ReportTokenizer:
     """Turns texts into tokens, cut at ``max_tokens`` with the closing token kept.
 
@@ -48,12 +56,19 @@ class ReportTokenizer:
 
     def __call__(self, texts: Sequence[str]) -> Tokens:
         """Encode texts; an empty text is its opening and closing tokens."""
-        encoded = self._tokenizer.encode_batch(list(texts))
-        longest = max((len(item.ids) for item in encoded), default=0)
-        ids = np.zeros((len(encoded), longest), np.int64)
-        mask = np.zeros((len(encoded), longest), np.int64)
-        for row, item in enumerate(encoded):
-            ids[row, : len(item.ids)] = item.ids
-            mask[row, : len(item.ids)] = 1
-        # The number behind the mask is never looked at, so 0 serves as padding for every vocabulary.
-        return Tokens(ids, mask, sum(bool(item.overflowing) for item in encoded))
+        return _padded(self.encode(texts))
+
+    def encode(self, texts: Sequence[str]) -> list[Encoded]:
+        """Each text by itself, unpadded."""
+        encoded = self._tokenizer.encode_batch_fast(list(texts))
+        return [Encoded(np.array(item.ids, np.int32), bool(item.overflowing)) for item in encoded]
+
+
+def _padded(encoded: Sequence[Encoded]) -> Tokens:
+    lengths = np.array([len(item.ids) for item in encoded], np.int64)
+    is_token = np.arange(lengths.max(initial=0)) < lengths[:, None]
+    # The number behind the mask is never looked at, so 0 serves as padding for every vocabulary.
+    ids = np.zeros(is_token.shape, np.int64)
+    if encoded:
+        ids[is_token] = np.concatenate([item.ids for item in encoded])
+    return Tokens(ids, is_token.astype(np.int64), sum(item.is_cut for item in encoded))

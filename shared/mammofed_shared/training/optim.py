@@ -1,13 +1,9 @@
-"""AdamW, its groups, its moments on disk, and the learning-rate curve over the global progress of a run."""
+"""AdamW, its groups, and the learning-rate curve over the global progress of a run."""
 
 import math
-from pathlib import Path
 
 import torch
 from torch import nn
-
-from mammofed_shared.errors import RefusalCode, VisitFailed
-from mammofed_shared.protocol.payload import Payload, write_payload
 
 
 def warmup_cosine(base: float, progress: float, warmup: float) -> float:
@@ -40,47 +36,6 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, ob
 def make_adamw(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
     """AdamW over a model; the learning rate is set before each step."""
     return torch.optim.AdamW(parameter_groups(model, weight_decay), lr=0.0, fused=True)
-
-
-def save_moments(path: Path, model: nn.Module, optimizer: torch.optim.AdamW) -> None:
-    """Write both moments of every parameter, by its name, and the number of steps that they have seen."""
-    tensors = {}
-    steps = 0.0
-    for name, parameter in model.named_parameters():
-        state = optimizer.state.get(parameter)
-        if state:
-            tensors[f"first/{name}"] = state["exp_avg"].cpu().numpy()
-            tensors[f"second/{name}"] = state["exp_avg_sq"].cpu().numpy()
-            steps = float(state["step"])
-    write_payload(path, tensors, {"steps": steps})
-
-
-def load_moments(path: Path, model: nn.Module, optimizer: torch.optim.AdamW) -> None:
-    """Give an optimizer the moments that ``save_moments`` wrote.
-
-    Raises:
-        VisitFailed: SETTINGS, when they belong to another model.
-    """
-    with Payload(path) as payload:
-        for name, parameter in model.named_parameters():
-            if not parameter.requires_grad:
-                continue
-            optimizer.state[parameter] = {
-                "step": torch.tensor(payload.numbers["steps"], dtype=torch.float32, device=parameter.device),
-                "exp_avg": _moment(payload, f"first/{name}", parameter),
-                "exp_avg_sq": _moment(payload, f"second/{name}", parameter),
-            }
-
-
-def _moment(payload: Payload, name: str, parameter: nn.Parameter) -> torch.Tensor:
-    entry = payload.entries.get(name)
-    if entry is None or entry.shape != tuple(parameter.shape):
-        raise VisitFailed(
-            RefusalCode.SETTINGS,
-            f"kept optimizer moments: expected {name} of shape {tuple(parameter.shape)}, found "
-            f"{'none' if entry is None else entry.shape}. The run's model has changed: start a run of another name.",
-        )
-    return torch.from_numpy(payload[name].copy()).to(parameter.device)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:

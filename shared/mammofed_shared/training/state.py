@@ -66,5 +66,18 @@ def load_state(model: nn.Module, path: Path) -> None:
             tensor.copy_(torch.from_numpy(np.array(array)))
 
 
+def load_arrays(model: nn.Module, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Copy a site's own arrays into the model that they are of.
+
+    Raises:
+        VisitFailed: SETTINGS, when they are another model's.
+    """
+    own = model.state_dict()
+    if {name: tuple(tensor.shape) for name, tensor in own.items()} != {name: a.shape for name, a in arrays.items()}:
+        raise VisitFailed(RefusalCode.SETTINGS, "the checkpoint of a visit that was cut is of another model: remove it")
+    for name, tensor in own.items():
+        tensor.copy_(torch.from_numpy(arrays[name]))
+
+
 def _first(names: list[str]) -> str:
     return names[0] if names else "none"

@@ -3,43 +3,61 @@
 The torch-free half of each task (settings, weight key, allowed numbers) is in ``config/tasks.py``.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
 
 from mammofed_shared.config.tasks import TaskSettings
 from mammofed_shared.evaluation.zero_shot import Evaluation
-from mammofed_shared.exam import Exam
-from mammofed_shared.training import pretrain
+from mammofed_shared.training import pretrain, pretrain_evaluation
+from mammofed_shared.training.group import WorkerGroup
+from mammofed_shared.training.site_data import SiteData
 from mammofed_shared.training.step import Trainable
 
-
-class SiteTask(Trainable, Protocol):
-    """A task with the training data of one site."""
-
-    def numbers(self) -> dict[str, float]:
-        """Numbers of the task after training, of ``train_metrics``."""
+Report = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class TaskCode:
     """The functions of one task.
 
-    ``build_model(settings, text_encoder, pretrained)``; ``bind(settings, model, text_encoder, exams, device,
-    loaders)`` joins it to a site's training data; ``evaluate(…, report)`` scores the site's test exams.
+    ``build_model(settings, text_encoder, pretrained)``; ``bind(settings, model, data, group)`` joins it to a site's
+    training data; ``evaluate(settings, model, data, device, report)`` scores the site's test exams; ``validate`` gives
+    the numbers, per data set, that a visit tells of the model it received and of the one it sends.
     """
 
     build_model: Callable[[Any, Path, bool], nn.Module]
-    bind: Callable[[Any, Any, Path, Sequence[Exam], torch.device, int], SiteTask]
-    evaluate: Callable[[Any, Any, Path, Sequence[Exam], torch.device, int, Callable[[int, int], None]], Evaluation]
+    bind: Callable[[Any, Any, SiteData, WorkerGroup], Trainable]
+    evaluate: Callable[[Any, Any, SiteData, torch.device, Report], Evaluation]
+    validate: Callable[[Any, Any, SiteData, torch.device], dict[str, float]]
+
+
+def _evaluate(settings: Any, model: Any, data: SiteData, device: torch.device, report: Report) -> Evaluation:
+    return pretrain_evaluation.evaluate(
+        settings, model, data.text_encoder, data.exams, device, data.loaders, report, data.least_cell
+    )
+
+
+def _validate(settings: Any, model: Any, data: SiteData, device: torch.device) -> dict[str, float]:
+    return pretrain_evaluation.validate(
+        settings,
+        model,
+        data.text_encoder,
+        data.exams,
+        device,
+        data.loaders,
+        lambda done, total: None,
+        datasets=data.datasets,
+        least_cell=data.least_cell,
+    )
 
 
 TASK_CODE: Mapping[str, TaskCode] = {
-    "pretrain": TaskCode(pretrain.build_model, pretrain.PretrainTask, pretrain.evaluate),
+    "pretrain": TaskCode(pretrain.build_model, pretrain.PretrainTask, _evaluate, _validate),
 }
 
 

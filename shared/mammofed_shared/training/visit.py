@@ -1,43 +1,75 @@
-"""What a worker process does for one visit: a plan, a state and exams in; an update out. Bit for bit repeatable.
+"""What a worker group does for one visit: a plan, a state and exams in; an update out. Bit for bit repeatable.
 
     out/update.safetensors     tensors (training only); leave the site after egress control
     out/metrics.json           numbers, name → value; leave the site after egress control
+    out/timing.json            numbers that hang on the clock; leave the site after egress control
     out/moments.safetensors    AdamW's moments (training with `optimizer.state: keep`); never leave the site
     out/scores.csv             score of each exam (evaluation); never leaves the site
+    kept/checkpoint.safetensors, received.json    where a visit that is cut goes on; never leave the site
+    kept/not-finite.json       numbers of the last steps of a visit that found no finite loss; never leaves the site
 
-On a CPU, equal plan, state, moments, exams and number of threads give equal bytes. So nothing here depends on the
-clock, and durations are measured by whoever starts the worker.
+On a CPU, equal plan, state, moments, exams, number of processes and of threads give equal bytes, cut or not. So nothing
+but ``timing.json`` depends on the clock.
 """
 
 import csv
 import hashlib
 import io
 import json
+import logging
 import os
-from collections.abc import Callable, Sequence
+import resource
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
+import numpy as np
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
+from numpy.typing import NDArray
+from torch import nn
 
+from mammofed_shared.config.pretrain import OptimizerSettings
 from mammofed_shared.config.tasks import TASKS, TaskSettings
 from mammofed_shared.config.text_encoder import folder_digest
-from mammofed_shared.errors import RefusalCode, VisitFailed
+from mammofed_shared.errors import PayloadError, RefusalCode, VisitFailed
 from mammofed_shared.evaluation.zero_shot import ExamScore
-from mammofed_shared.exam import Exam
 from mammofed_shared.files import write_whole
 from mammofed_shared.protocol.payload import write_payload
 from mammofed_shared.protocol.plan import Plan, Progress
 from mammofed_shared.protocol.task_spec import TaskSpec
-from mammofed_shared.training.optim import load_moments, make_adamw, save_moments, warmup_cosine
-from mammofed_shared.training.state import exchanged_arrays, load_state, tensor_specs
-from mammofed_shared.training.step import LoopSettings, train_epochs
+from mammofed_shared.training.engine import Engine, WholeModelEngine
+from mammofed_shared.training.group import WorkerGroup
+from mammofed_shared.training.hardware import Hardware
+from mammofed_shared.training.kept import (
+    average_buffers,
+    load_moments,
+    read_weights,
+    restore_position,
+    save_checkpoint,
+    save_moments,
+)
+from mammofed_shared.training.loop import Clock, LoopSettings, NotFinite, Position, train_epochs
+from mammofed_shared.training.optim import warmup_cosine
+from mammofed_shared.training.site_data import SiteData
+from mammofed_shared.training.state import exchanged_arrays, load_arrays, load_state, tensor_specs
+from mammofed_shared.training.step import Precision
 from mammofed_shared.training.tasks import code_of
+from mammofed_shared.training.zero import ZeroEngine
+
+logger = logging.getLogger(__name__)
 
 UPDATE_FILE = "update.safetensors"
 METRICS_FILE = "metrics.json"
 MOMENTS_FILE = "moments.safetensors"
 SCORES_FILE = "scores.csv"
+TIMING_FILE = "timing.json"
+CHECKPOINT_FILE = "checkpoint.safetensors"
+RECEIVED_FILE = "received.json"
+NOT_FINITE_FILE = "not-finite.json"
 
 
 def initial_state(settings: TaskSettings, *, text_encoder: Path, seed: int, out: Path) -> TaskSpec:
@@ -52,104 +84,242 @@ def initial_state(settings: TaskSettings, *, text_encoder: Path, seed: int, out:
     return TaskSpec(task=settings.name, weight_key=TASKS[settings.name].weight_key, tensors=tensor_specs(model))
 
 
+@dataclass(frozen=True, slots=True)
+class VisitFiles:
+    """Where one visit reads and writes. ``out`` is thrown away when a visit is cut; ``kept`` is not."""
+
+    state: Path
+    moments: Path | None
+    """What this site kept of its last visit; None starts with fresh ones."""
+    out: Path
+    kept: Path
+    checkpoint_every_s: float
+
+
 def train_visit(
-    plan: Plan,
-    *,
-    state: Path,
-    moments: Path | None,
-    exams: Sequence[Exam],
-    text_encoder: Path,
-    device: str,
-    threads: int,
-    out: Path,
-    report: Callable[[Progress], None],
+    plan: Plan, files: VisitFiles, data: SiteData, hardware: Hardware, report: Callable[[Progress], None]
 ) -> None:
-    """Train the plan's epochs from ``state`` and write the update and the moments to the folder ``out``.
+    """Train the plan's epochs and write the update and the moments; goes on from where an earlier call was cut.
+
+    Every process of the worker group calls it; the first one writes.
 
     Args:
-        moments: what this site kept of its last visit; None starts with fresh ones.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        threads: of the CPU; part of what makes a visit repeatable.
         report: called after each step.
 
     Raises:
-        VisitFailed: with the code of what went wrong; nothing was written then.
+        VisitFailed: with the code of what went wrong; there is no update then.
     """
-    where = _prepare(plan, text_encoder, device, threads)
-    code, settings = code_of(plan.task), plan.task
-    model = code.build_model(settings, text_encoder, False)
-    load_state(model, state)
-    task = code.bind(settings, model.to(where), text_encoder, exams, where, threads)
-    optimizer = make_adamw(model, settings.optimizer.weight_decay)
+    _prepare(plan, data.text_encoder, hardware)
+    settings, code = plan.task, code_of(plan.task)
+    group = WorkerGroup(hardware)
+    resumed = _checkpoint_weights(files.kept / CHECKPOINT_FILE)
+    model = code.build_model(settings, data.text_encoder, False)
+    load_state(model, files.state)
+    model.to(group.device)
+    received = _validated(files.kept / RECEIVED_FILE, plan, model, data, group)
+    if resumed is not None:
+        load_arrays(model, resumed)
+    task = code.bind(settings, model, data, group)
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    engine = make_engine(model, group, settings.optimizer, settings.precision)
+    position = Position()
     keep = settings.optimizer.state == "keep"
-    if keep and moments is not None:
-        load_moments(moments, model, optimizer)
-    seed = visit_seed(plan)
-    torch.manual_seed(seed)
-    warmup = settings.optimizer.warmup_epochs / plan.epochs_total
-
-    def learning_rate_at(epochs_done: float) -> float:
-        progress = (plan.epochs_before + epochs_done) / plan.epochs_total
-        return warmup_cosine(settings.optimizer.learning_rate, progress, warmup)
-
+    if resumed is not None:
+        load_moments(files.kept / CHECKPOINT_FILE, model, shapes, engine)
+        position = restore_position(files.kept / CHECKPOINT_FILE, model, engine, group)
+        logger.info("task %s: goes on after %d steps", plan.task_id, position.num_steps)
+    elif keep and files.moments is not None:
+        load_moments(files.moments, model, shapes, engine)
+    clock = Clock()
+    saver = _Saver(files, model, engine, group)
     try:
-        done = train_epochs(
+        train_epochs(
             task,
-            optimizer,
-            learning_rate_at,
-            LoopSettings(settings.optimizer.clip_norm, settings.precision, where),
+            engine,
+            group,
+            LoopSettings(settings.precision, hardware.micro_batch, settings.optimizer.most_skipped),
+            position,
+            clock,
+            learning_rate_at=_curve(plan),
             epochs=plan.epochs,
-            seed=seed,
+            seed=visit_seed(plan),
             report=report,
+            save_if_due=saver.save_if_due,
         )
-    except (torch.OutOfMemoryError, MemoryError) as error:
+    except NotFinite as error:
+        _dump(files.kept / NOT_FINITE_FILE, error, engine, group)
+        raise
+    except (RuntimeError, MemoryError) as error:
+        if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
+            raise
         raise VisitFailed(
             RefusalCode.OUT_OF_MEMORY, "lower task.batch_size, or turn on activation_checkpointing"
         ) from error
-    numbers = done.means() | task.numbers()
+    average_buffers(model, group)
+    numbers = position.means() | task.numbers()
+    numbers |= {name: group.sum(value) for name, value in sorted(position.told.items())}
     numbers |= {
-        "num_steps": float(done.num_steps),
-        "num_samples": float(done.num_samples),
-        "learning_rate": done.learning_rate,
-        "moments_reset": float(plan.moments_from is not None and (moments is None or not keep)),
+        "num_steps": float(position.num_steps),
+        "num_samples": float(position.num_samples),
+        "num_skipped_steps": float(position.num_skipped),
+        "learning_rate": position.learning_rate,
+        "moments_reset": float(plan.moments_from is not None and (files.moments is None or not keep)),
+        "micro_batch": float(hardware.micro_batch or -(-settings.batch_size // group.size)),
+        "num_processes": float(group.size),
     }
     if keep:
-        save_moments(out / MOMENTS_FILE, model, optimizer)
-    write_payload(out / UPDATE_FILE, exchanged_arrays(model))
-    write_whole(out / METRICS_FILE, json.dumps(numbers))
+        save_moments(files.out / MOMENTS_FILE, engine, group)
+    weights = engine.weights()
+    peak_gb = peak_memory_gb(group)
+    if group.rank > 0:
+        return
+    write_payload(files.out / UPDATE_FILE, weights)
+    del engine, task, weights, model  # room for the model that is validated
+    sent = code.build_model(settings, data.text_encoder, False)
+    load_state(sent, files.out / UPDATE_FILE)
+    sent_numbers = code.validate(settings, sent.to(group.device), data, group.device)
+    for when, found in (("received", received), ("sent", sent_numbers)):
+        numbers |= {f"{when}/{name}": value for name, value in found.items()}
+    _log_end(numbers, clock)
+    timing = {
+        "data_wait": clock.data_wait,
+        "samples_per_s": clock.num_samples / clock.passed_s,
+        "peak_memory_gb": peak_gb,
+    }
+    write_whole(files.out / TIMING_FILE, json.dumps(timing))
+    write_whole(files.out / METRICS_FILE, json.dumps(numbers, sort_keys=True))
+
+
+def _curve(plan: Plan) -> Callable[[float], float]:
+    optimizer = plan.task.optimizer
+    warmup = optimizer.warmup_epochs / plan.epochs_total
+
+    def learning_rate_at(epochs_done: float) -> float:
+        progress = (plan.epochs_before + epochs_done) / plan.epochs_total
+        return warmup_cosine(optimizer.learning_rate, progress, warmup)
+
+    return learning_rate_at
+
+
+def make_engine(model: nn.Module, group: WorkerGroup, optimizer: OptimizerSettings, precision: Precision) -> Engine:
+    """The engine that the site's hardware asks for.
+
+    Raises:
+        VisitFailed: SETTINGS, for fp16 with ZeRO.
+    """
+    distribution = group.hardware.distribution
+    if not distribution.startswith("zero"):
+        return WholeModelEngine(
+            model,
+            group,
+            weight_decay=optimizer.weight_decay,
+            clip_norm=optimizer.clip_norm,
+            is_fp16=precision == "fp16",
+        )
+    if precision == "fp16":
+        raise VisitFailed(
+            RefusalCode.SETTINGS,
+            f"worker.distribution is {distribution}, which trains in bf16 or fp32; this run asks for fp16: set "
+            "worker.distribution to none or ddp",
+        )
+    stage = int(distribution.removeprefix("zero-"))
+    return ZeroEngine(model, group, weight_decay=optimizer.weight_decay, clip_norm=optimizer.clip_norm, stage=stage)
+
+
+class _Saver:
+    """Writes the visit's checkpoint when it is due, by the first process's clock."""
+
+    def __init__(self, files: VisitFiles, model: nn.Module, engine: Engine, group: WorkerGroup) -> None:
+        self._files = files
+        self._model = model
+        self._engine = engine
+        self._group = group
+        self._last_s = time.monotonic()
+
+    def save_if_due(self, position: Position) -> None:
+        """Called after each step."""
+        is_due = time.monotonic() - self._last_s >= self._files.checkpoint_every_s
+        if self._group.as_first_says(is_due):
+            save_checkpoint(self._files.kept / CHECKPOINT_FILE, self._model, self._engine, self._group, position)
+            self._last_s = time.monotonic()
+
+
+def _checkpoint_weights(path: Path) -> dict[str, NDArray[Any]] | None:
+    """The weights of a visit that was cut; None where there are none, or they cannot be read."""
+    if not path.exists():
+        return None
+    try:
+        return read_weights(path)
+    except PayloadError as error:
+        logger.warning("the checkpoint of a visit that was cut cannot be read (%s); the visit begins anew", error)
+        return None
+
+
+def _validated(path: Path, plan: Plan, model: nn.Module, data: SiteData, group: WorkerGroup) -> dict[str, float]:
+    """This site's figures of the model that it received, found once however often the visit is cut."""
+    if group.rank == 0 and not path.exists():
+        write_whole(path, json.dumps(code_of(plan.task).validate(plan.task, model, data, group.device)))
+    group.wait_for_all()
+    found: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _dump(path: Path, error: NotFinite, engine: Engine, group: WorkerGroup) -> None:
+    """Tell the steps that failed and the size of every tensor, in numbers: no image, no text."""
+    weights = engine.weights()
+    if group.rank > 0:
+        return
+    sizes = {
+        name: {
+            "norm": repr(float(np.linalg.norm(array.astype(np.float64)))),
+            "num_not_finite": int((~np.isfinite(array)).sum()),
+        }
+        for name, array in weights.items()
+    }
+    steps = [{name: repr(value) for name, value in step.items()} for step in error.steps]
+    write_whole(path, json.dumps({"steps": steps, "tensors": sizes}, indent=1), mode=0o600)
+
+
+def peak_memory_gb(group: WorkerGroup) -> float:
+    """Most memory that this process has held: of the GPU, or of the machine where there is none. In GB (10⁹ bytes)."""
+    if group.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(group.device) / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def _log_end(numbers: Mapping[str, float], clock: Clock) -> None:
+    logger.info(
+        "%d steps, %d of them skipped, %.1f samples/s; %.1f %% of the time waited for data",
+        numbers["num_steps"],
+        numbers["num_skipped_steps"],
+        clock.num_samples / clock.passed_s,
+        100 * clock.data_wait,
+    )
 
 
 def evaluate_visit(
-    plan: Plan,
-    *,
-    state: Path,
-    exams: Sequence[Exam],
-    text_encoder: Path,
-    device: str,
-    threads: int,
-    out: Path,
-    report: Callable[[Progress], None],
+    plan: Plan, files: VisitFiles, data: SiteData, hardware: Hardware, report: Callable[[Progress], None]
 ) -> None:
-    """Score this site's test exams with ``state`` and write released numbers and scores to the folder ``out``.
+    """Score this site's test exams with a state; write released numbers and scores. One process does it.
 
     Args:
-        device, threads: as in ``train_visit``.
         report: called after each batch.
 
     Raises:
         VisitFailed: with the code of what went wrong; nothing was written then.
     """
-    where = _prepare(plan, text_encoder, device, threads)
+    _prepare(plan, data.text_encoder, hardware)
+    group = WorkerGroup(hardware)
     code = code_of(plan.task)
-    model = code.build_model(plan.task, text_encoder, False)
-    load_state(model, state)
+    model = code.build_model(plan.task, data.text_encoder, False)
+    load_state(model, files.state)
 
     def batch_done(done: int, total: int) -> None:
         report(Progress(step=done, num_steps=total))
 
-    found = code.evaluate(plan.task, model.to(where), text_encoder, exams, where, threads, batch_done)
-    write_whole(out / SCORES_FILE, _scores_csv(found.scores), mode=0o600)
-    write_whole(out / METRICS_FILE, json.dumps(found.numbers))
+    found = code.evaluate(plan.task, model.to(group.device), data, group.device, batch_done)
+    write_whole(files.out / SCORES_FILE, _scores_csv(found.scores), mode=0o600)
+    write_whole(files.out / METRICS_FILE, json.dumps(found.numbers))
 
 
 def visit_seed(plan: Plan) -> int:
@@ -158,8 +328,8 @@ def visit_seed(plan: Plan) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def _prepare(plan: Plan, text_encoder: Path, device: str, threads: int) -> torch.device:
-    """Make this process deterministic and check that the text encoder is the run's; gives the device."""
+def _prepare(plan: Plan, text_encoder: Path, hardware: Hardware) -> None:
+    """Make this process deterministic and check that the text encoder is the run's."""
     found = folder_digest(text_encoder)
     if found != plan.text_encoder:
         raise VisitFailed(
@@ -169,15 +339,12 @@ def _prepare(plan: Plan, text_encoder: Path, device: str, threads: int) -> torch
         )
     # Read by cuBLAS when it starts; without it deterministic algorithms are refused on a GPU.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_num_threads(threads)
+    torch.set_num_threads(hardware.threads)
     torch.use_deterministic_algorithms(True)
     # Nothing here reads memory that it did not write; filling it all first took 16 % of a small visit's time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     # Images are read by our own threads; OpenCV's would only contend with torch's.
     cv2.setNumThreads(1)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
 
 
 def _scores_csv(scores: Sequence[ExamScore]) -> str:

@@ -1,4 +1,4 @@
-"""Samples, and their pairs of images and texts."""
+"""Samples, and their pairs of images."""
 
 from pathlib import Path
 
@@ -13,7 +13,6 @@ from mammofed_shared.data.image_text import (
     load_grey,
     require_training_data,
     stack_greys,
-    text_pair,
 )
 from mammofed_shared.errors import DataError, VisitFailed
 from mammofed_shared.exam import Exam, Image, Laterality, Report, Split, View
@@ -72,19 +71,6 @@ def test_the_second_image_is_synthetic_where_the_other_view_is_missing_or_not_wa
     assert np.array_equal(first, load_grey(images[0]))
     assert not np.array_equal(second, first)
     assert 60 not in second[:2]
-
-
-def test_the_texts_are_the_two_sections_where_both_exist() -> None:
-    assert text_pair(REPORT, np.random.default_rng(0)) == (REPORT.findings, REPORT.impression)
-
-
-def test_the_second_text_is_another_order_of_the_only_section() -> None:
-    only = Report("One is here. Two is there. Three is left.", "")
-    views = {text_pair(only, np.random.default_rng(seed))[1] for seed in range(40)}
-
-    assert len(views) == 6
-    assert "Three is left. One is here. Two is there." in views
-    assert text_pair(Report("", "Only this."), np.random.default_rng(0)) == ("Only this.", "Only this.")
 
 
 def test_fewer_than_two_exams_are_no_data(tmp_path: Path) -> None:

@@ -7,13 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from mammofed_shared.errors import VisitFailed
 from mammofed_shared.training.optim import (
-    load_moments,
-    make_adamw,
     parameter_groups,
-    save_moments,
-    set_learning_rate,
     warmup_cosine,
 )
 
@@ -62,42 +57,3 @@ def test_norms_biases_and_scale_have_no_weight_decay() -> None:
     assert any(parameter is model.log_scale for parameter in spared["params"])
     assert len(spared["params"]) == 4
     assert spared["weight_decay"] == 0.0
-
-
-def _steps(model: nn.Module, optimizer: torch.optim.AdamW, count: int, seed: int) -> None:
-    random = torch.Generator().manual_seed(seed)
-    for _ in range(count):
-        optimizer.zero_grad()
-        model(torch.randn(5, 4, generator=random)).square().sum().backward()
-        set_learning_rate(optimizer, 0.01)
-        optimizer.step()
-
-
-def test_a_visit_with_kept_moments_goes_on_as_if_it_had_never_stopped(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    whole, broken = _Tiny(), _Tiny()
-    broken.load_state_dict(whole.state_dict())
-    optimizer = make_adamw(whole, 0.1)
-    _steps(whole, optimizer, 3, seed=1)
-    _steps(whole, optimizer, 3, seed=2)
-
-    first = make_adamw(broken, 0.1)
-    _steps(broken, first, 3, seed=1)
-    save_moments(tmp_path / "moments.safetensors", broken, first)
-    second = make_adamw(broken, 0.1)
-    load_moments(tmp_path / "moments.safetensors", broken, second)
-    _steps(broken, second, 3, seed=2)
-
-    for expected, found in zip(whole.parameters(), broken.parameters(), strict=True):
-        assert torch.equal(expected, found)
-
-
-def test_moments_of_another_model_are_refused(tmp_path: Path) -> None:
-    model = _Tiny()
-    optimizer = make_adamw(model, 0.1)
-    _steps(model, optimizer, 1, seed=1)
-    save_moments(tmp_path / "moments.safetensors", model, optimizer)
-    other = nn.Linear(4, 3)
-
-    with pytest.raises(VisitFailed, match=r"SETTINGS.*first/weight"):
-        load_moments(tmp_path / "moments.safetensors", other, make_adamw(other, 0.1))

@@ -12,14 +12,16 @@ import numpy as np
 import pytest
 
 from mammofed_shared.config.pretrain import PretrainSettings
-from mammofed_shared.config.tasks import TASKS
 from mammofed_shared.config.text_encoder import folder_digest
 from mammofed_shared.data.manifest import read_exams
 from mammofed_shared.errors import VisitFailed
 from mammofed_shared.exam import Exam, Split
 from mammofed_shared.protocol.payload import Payload, reference_of
 from mammofed_shared.protocol.plan import Plan, Progress
-from mammofed_shared.training.visit import evaluate_visit, initial_state, train_visit, visit_seed
+from mammofed_shared.protocol.release import check_metrics
+from mammofed_shared.training.hardware import Hardware
+from mammofed_shared.training.site_data import SiteData
+from mammofed_shared.training.visit import VisitFiles, evaluate_visit, initial_state, train_visit, visit_seed
 from prepared import SMALL, TEXT_ENCODER, prepare_dataset
 
 TASK = PretrainSettings.model_validate(
@@ -42,19 +44,17 @@ import json, sys
 from pathlib import Path
 from mammofed_shared.data.manifest import read_exams
 from mammofed_shared.protocol.plan import Plan
-from mammofed_shared.training.visit import train_visit
+from mammofed_shared.training.hardware import Hardware
+from mammofed_shared.training.site_data import SiteData
+from mammofed_shared.training.visit import VisitFiles, train_visit
 
 where = {name: Path(value) for name, value in json.loads(sys.argv[1]).items()}
 train_visit(
     Plan.model_validate_json(where["plan"].read_text()),
-    state=where["state"],
-    moments=where["moments"],
-    exams=read_exams([("one", where["data"])]),
-    text_encoder=where["text_encoder"],
-    device="cpu",
-    threads=2,
-    out=where["out"],
-    report=lambda progress: None,
+    VisitFiles(where["state"], where["moments"], where["out"], where["out"], checkpoint_every_s=600),
+    SiteData(read_exams([("one", where["data"])]), ("one",), where["text_encoder"], least_cell=2),
+    Hardware(threads=2),
+    lambda progress: None,
 )
 """
 
@@ -98,21 +98,20 @@ def plan_for(state: Path, kind: str = "train", **changes: object) -> Plan:
     return Plan.model_validate(values | changes)
 
 
+def files_of(state: Path, out: Path, moments: Path | None = None) -> VisitFiles:
+    (out / "kept").mkdir(parents=True, exist_ok=True)
+    return VisitFiles(state, moments, out, kept=out / "kept", checkpoint_every_s=600)
+
+
+def data_of(exams: list[Exam], text_encoder: Path = TEXT_ENCODER) -> SiteData:
+    return SiteData(exams, ("one",), text_encoder, least_cell=1)
+
+
 def train(
     plan: Plan, state: Path, exams: list[Exam], out: Path, moments: Path | None = None
 ) -> tuple[dict[str, float], list[Progress]]:
     reported: list[Progress] = []
-    train_visit(
-        plan,
-        state=state,
-        moments=moments,
-        exams=exams,
-        text_encoder=TEXT_ENCODER,
-        device="cpu",
-        threads=1,
-        out=out,
-        report=reported.append,
-    )
+    train_visit(plan, files_of(state, out, moments), data_of(exams), Hardware(threads=1), reported.append)
     return json.loads((out / "metrics.json").read_text()), reported
 
 
@@ -171,7 +170,7 @@ def test_training_moves_all_that_is_trained_and_reports_allowed_numbers(
     metrics, reported = train(plan_for(state, epochs=2), state, exams, tmp_path)
 
     num_training = sum(exam.split is Split.TRAIN for exam in exams)
-    assert set(metrics) <= TASKS["pretrain"].train_metrics
+    check_metrics(plan_for(state), metrics)
     assert metrics["num_exams"] == num_training == 8
     assert metrics["num_samples"] == 2 * 2 * num_training
     assert metrics["num_steps"] == 8 == len(reported) == reported[-1].num_steps
@@ -211,7 +210,7 @@ def test_moments_are_not_written_where_they_are_reset(tmp_path: Path, exams: lis
 
     train(plan_for(state, task=reset), state, exams, tmp_path)
 
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.json", "update.safetensors"]
+    assert {path.name for path in tmp_path.iterdir()} == {"kept", "metrics.json", "timing.json", "update.safetensors"}
 
 
 def test_visits_have_seeds_of_their_own(state: Path) -> None:
@@ -224,16 +223,8 @@ def test_visits_have_seeds_of_their_own(state: Path) -> None:
 
 
 def test_an_evaluation_gives_numbers_and_keeps_scores_apart(tmp_path: Path, exams: list[Exam], state: Path) -> None:
-    evaluate_visit(
-        plan_for(state, "evaluate"),
-        state=state,
-        exams=exams,
-        text_encoder=TEXT_ENCODER,
-        device="cpu",
-        threads=1,
-        out=tmp_path,
-        report=lambda progress: None,
-    )
+    plan = plan_for(state, "evaluate")
+    evaluate_visit(plan, files_of(state, tmp_path), data_of(exams), Hardware(threads=1), lambda progress: None)
 
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     tested = [exam for exam in exams if exam.split is Split.TEST]
@@ -244,7 +235,7 @@ def test_an_evaluation_gives_numbers_and_keeps_scores_apart(tmp_path: Path, exam
     rows = list(csv.DictReader((tmp_path / "scores.csv").read_text().splitlines()))
     assert len(rows) == 2 * len(tested)
     assert {row["exam"] for row in rows} == {exam.exam for exam in tested}
-    assert {path.name for path in tmp_path.iterdir()} == {"metrics.json", "scores.csv"}
+    assert {path.name for path in tmp_path.iterdir()} == {"kept", "metrics.json", "scores.csv"}
 
 
 def test_another_text_encoder_is_refused(tmp_path: Path, exams: list[Exam], state: Path) -> None:
@@ -257,15 +248,21 @@ def test_a_site_without_training_exams_is_refused(tmp_path: Path, exams: list[Ex
         train(plan_for(state), state, [exam for exam in exams if exam.split is Split.TEST], tmp_path)
 
 
-def test_a_loss_that_is_not_finite_ends_the_visit_with_nothing_written(
+def test_losses_that_are_not_finite_end_the_visit_with_a_dump_of_numbers(
     tmp_path: Path, exams: list[Exam], state: Path
 ) -> None:
-    wild = TASK.model_copy(update={"optimizer": TASK.optimizer.model_copy(update={"learning_rate": 1e30})})
+    wild = TASK.model_copy(
+        update={"optimizer": TASK.optimizer.model_copy(update={"learning_rate": 1e30, "most_skipped": 2})}
+    )
 
     with pytest.raises(VisitFailed, match="NOT_FINITE_LOSS"):
         train(plan_for(state, task=wild), state, exams, tmp_path)
 
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+    dump = json.loads((tmp_path / "kept" / "not-finite.json").read_text())
+    assert set(dump) == {"steps", "tensors"}
+    assert [step["loss"] for step in dump["steps"]] == ["nan", "nan"]
+    assert set(dump["tensors"]["log_scale"]) == {"norm", "num_not_finite"}
 
 
 def test_a_state_of_another_model_is_refused(tmp_path: Path, exams: list[Exam], state: Path) -> None:

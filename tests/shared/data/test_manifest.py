@@ -1,0 +1,51 @@
+"""What a prepared data set's tables become when they are read as exams."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mammofed_shared.data.columns import EXAMS, schema_of
+from mammofed_shared.data.manifest import read_exams
+from mammofed_shared.errors import DataError
+from prepared import prepare_dataset
+
+ATTRIBUTES = [{"finding": "mass", "value": "positive", "laterality": "left"}]
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Path:
+    prepare_dataset(tmp_path, seed=1, num_training=4, num_test=0)
+    return tmp_path
+
+
+def change_exams(prepared: Path, changes: dict[int, dict[str, object]]) -> None:
+    rows = pq.read_table(prepared / "exams.parquet").to_pylist()
+    for number, change in changes.items():
+        rows[number] |= change
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema_of(EXAMS)), prepared / "exams.parquet")
+
+
+def test_an_exam_whose_text_was_made_carries_its_attributes(prepared: Path) -> None:
+    made = {"text_origin": "attributes", "attributes": json.dumps(ATTRIBUTES), "birads": 0}
+    change_exams(prepared, {0: made, 1: made, 2: {"attributes": json.dumps(ATTRIBUTES), "birads": 2}})
+
+    exams = read_exams([("one", prepared)])
+
+    assert [exam.attributes for exam in exams] == [tuple(ATTRIBUTES), tuple(ATTRIBUTES), None, None]
+    assert exams[0].attributes is exams[1].attributes, "equal ones are held once"
+    assert [exam.birads for exam in exams] == [0, 0, 2, None]
+
+
+@pytest.mark.parametrize(
+    "stored", [None, "{", "[1]", "[{}]", '[{"finding": "cyst", "value": "positive"}]', '[{"finding": "mass"}]']
+)
+def test_attributes_that_this_version_does_not_know_are_refused(prepared: Path, stored: str | None) -> None:
+    change_exams(prepared, {0: {"text_origin": "attributes", "attributes": stored}})
+
+    with pytest.raises(DataError, match="site-client preprocess") as caught:
+        read_exams([("one", prepared)])
+
+    assert "cyst" not in str(caught.value)
