@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mammofed_shared.config.preprocessing import PreprocessingSettings
-from mammofed_shared.config.site import DatasetSettings, SiteSettings, SplitSettings, WorkerSettings
+from mammofed_shared.config.site import DatasetSettings, PolicySettings, SiteSettings, SplitSettings, WorkerSettings
 from mammofed_shared.data.columns import TABLES, check_rows, schema_of
 from mammofed_shared.data.phantom import Population, phantom_exam
 from mammofed_shared.data.prepared import write_counts
@@ -101,4 +101,5 @@ def site_settings(
         preprocessing=SMALL,
         text_encoder=TEXT_ENCODER,
         worker=WorkerSettings(device="cpu", threads=1, preprocess_workers=1),
+        policy=PolicySettings(least_cell=2),  # of six test exams there are no ten of either class
     )

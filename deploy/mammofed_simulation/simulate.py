@@ -18,6 +18,7 @@ from mammofed_server.run_state import RunState
 from mammofed_server.serve import finish_tracker, only_coordinator, open_or_begin, start_tracker
 from mammofed_shared.config.run import RunSettings
 from mammofed_shared.config.site import SiteSettings
+from mammofed_shared.config.text_encoder import locate_text_encoder
 from mammofed_shared.errors import ConfigurationError, PayloadError, Refused
 from mammofed_shared.protocol.flower import plan_message, plan_of, refusal_reply, update_of
 from mammofed_shared.protocol.payload import Payload
@@ -46,7 +47,9 @@ def simulated(run: RunSettings, sites: Sequence[SiteSettings], folder: Path) -> 
         datasets = tuple(
             dataset.model_copy(update={"prepared": site.prepared_folder(dataset)}) for dataset in site.datasets
         )
-        moved_sites.append(site.model_copy(update={"datasets": datasets, "folder": folder / "sites" / site.site}))
+        changes = {"datasets": datasets, "folder": folder / "sites" / site.site}
+        text_encoder = locate_text_encoder(site.text_encoder)
+        moved_sites.append(site.model_copy(update={**changes, "text_encoder": text_encoder}))
     return moved_run, moved_sites
 
 

@@ -22,6 +22,7 @@ from mammofed_server.status import RunStatus, read_status, status_table
 from mammofed_shared.commands import DefaultCommandGroup, run_command
 from mammofed_shared.config.loading import load
 from mammofed_shared.config.run import RunSettings
+from mammofed_shared.config.text_encoder import locate_text_encoder
 from mammofed_shared.errors import ConfigurationError, StateError
 from mammofed_shared.log import start_logging
 
@@ -153,7 +154,8 @@ def export(
     """Write a checkpoint as folders that `timm` and `transformers` load without our code."""
     settings = load(config, RunSettings, overrides or [])
     run = RunState.open(settings.server.folder)
-    export_checkpoint(run.checkpoint_folder(run.last_turn() if turn is None else turn), settings.text_encoder, output)
+    checkpoint = run.checkpoint_folder(run.last_turn() if turn is None else turn)
+    export_checkpoint(checkpoint, locate_text_encoder(settings.text_encoder), output)
     typer.echo(f"exported to {output}")
 
 

@@ -4,6 +4,12 @@
 <output>/text_encoder/     config.json, tokenizer, model.safetensors: transformers.AutoModel.from_pretrained(…)
 <output>/projections.safetensors   image_projection.weight, text_projection.weight, log_scale
 <output>/manifest.json, README.md
+
+Of a run of the task ``text`` there are no image encoder and no projections, but
+
+<output>/heads.safetensors   masked_head.…, pair_head.…
+
+and its text_encoder/ is what a later run names as its ``text_encoder``.
 """
 
 import json
@@ -15,6 +21,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from mammofed_shared.checkpoint import MANIFEST_FILE, Manifest, read_checkpoint
+from mammofed_shared.config.pretrain import PretrainSettings
 from mammofed_shared.config.text_encoder import folder_digest
 from mammofed_shared.errors import CheckpointError, StateError
 from mammofed_shared.files import write_whole
@@ -23,7 +30,7 @@ from mammofed_shared.protocol.payload import Payload
 INTENSITY_MEAN, INTENSITY_STD = 0.3089279, 0.25053555408335154
 """As in models/image_encoder.py, which cannot be imported here: it loads torch (held equal by a test)."""
 
-_IMAGE, _TEXT = "image_encoder.model.", "text_encoder.model."
+_IMAGE, _TEXT, _HEAD = "image_encoder.model.", "text_encoder.model.", "masked_head."
 
 
 def export_checkpoint(checkpoint: Path, text_encoder: Path, output: Path) -> None:
@@ -46,18 +53,27 @@ def export_checkpoint(checkpoint: Path, text_encoder: Path, output: Path) -> Non
         raise CheckpointError(f"{text_encoder}: expected digest {manifest.text_encoder}, found {found}")
     temporary = output.with_name(f".{output.name}.writing")
     shutil.rmtree(temporary, ignore_errors=True)
+    task = manifest.settings.task
     with payload:
-        _write_image_encoder(temporary / "image_encoder", payload, manifest)
-        _write_text_encoder(temporary / "text_encoder", payload, text_encoder)
         rest = {name: payload[name] for name in payload if not name.startswith((_IMAGE, _TEXT))}
-        _save(temporary / "projections.safetensors", rest)
+        _copy_configuration(text_encoder, temporary / "text_encoder")
+        weights = temporary / "text_encoder" / "model.safetensors"
+        if isinstance(task, PretrainSettings):
+            _write_image_encoder(temporary / "image_encoder", payload, manifest, task)
+            _save(weights, _without_prefix(payload, _TEXT))
+            _save(temporary / "projections.safetensors", rest)
+            readme = _pretrain_readme(manifest, task)
+        else:
+            _save(weights, _adapted_weights(payload, text_encoder))
+            _save(temporary / "heads.safetensors", rest)
+            readme = _text_readme(manifest)
     shutil.copyfile(checkpoint / MANIFEST_FILE, temporary / MANIFEST_FILE)
-    write_whole(temporary / "README.md", _readme(manifest))
+    write_whole(temporary / "README.md", readme)
     temporary.rename(output)
 
 
-def _write_image_encoder(folder: Path, payload: Payload, manifest: Manifest) -> None:
-    settings = manifest.settings.task.image_encoder
+def _write_image_encoder(folder: Path, payload: Payload, manifest: Manifest, task: PretrainSettings) -> None:
+    settings = task.image_encoder
     preprocessing = manifest.settings.preprocessing
     _save(folder / "model.safetensors", _without_prefix(payload, _IMAGE))
     config = {
@@ -76,8 +92,20 @@ def _write_image_encoder(folder: Path, payload: Payload, manifest: Manifest) -> 
     write_whole(folder / "config.json", json.dumps(config, indent=1))
 
 
-def _write_text_encoder(folder: Path, payload: Payload, source: Path) -> None:
-    _save(folder / "model.safetensors", _without_prefix(payload, _TEXT))
+def _adapted_weights(payload: Payload, source: Path) -> dict[str, NDArray[Any]]:
+    """An adapted text encoder; with its masked-token head, as ``ModernBertForMaskedLM``, where it is a ModernBERT."""
+    encoder = _without_prefix(payload, _TEXT)
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    if config.get("model_type") != "modernbert":
+        return encoder
+    head = _without_prefix(payload, _HEAD)
+    tensors = {"decoder.bias": head.pop("bias")} | {f"head.{name}": array for name, array in head.items()}
+    return tensors | {f"model.{name}": array for name, array in encoder.items()}
+
+
+def _copy_configuration(source: Path, folder: Path) -> None:
+    """Everything of a text encoder's folder but its weights."""
+    folder.mkdir(parents=True, exist_ok=True)
     for file in sorted(source.iterdir()):
         is_weights = file.suffix in (".safetensors", ".bin") or file.name.endswith(".index.json")
         if file.is_file() and not file.name.startswith(".") and not is_weights:
@@ -93,8 +121,20 @@ def _without_prefix(payload: Payload, prefix: str) -> dict[str, NDArray[Any]]:
     return {name.removeprefix(prefix): payload[name] for name in payload if name.startswith(prefix)}
 
 
-def _readme(manifest: Manifest) -> str:
-    task = manifest.settings.task
+def _text_readme(manifest: Manifest) -> str:
+    return f"""# {manifest.run}: text encoder after turn {manifest.turn}
+
+State {manifest.state.digest}, made by {manifest.code}. How it came to be: manifest.json.
+
+    import transformers
+    text_encoder = transformers.AutoModel.from_pretrained("text_encoder")
+
+To pretrain with it: copy text_encoder/ to the coordinator and to every site, with nothing added, and name it in their
+YAML as `text_encoder`. A derived work of hospital data: not for clinical use.
+"""
+
+
+def _pretrain_readme(manifest: Manifest, task: PretrainSettings) -> str:
     return f"""# {manifest.run}: checkpoint after turn {manifest.turn}
 
 State {manifest.state.digest}, made by {manifest.code}. How it came to be: manifest.json.

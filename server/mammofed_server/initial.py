@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mammofed_server.run_state import RunRecord, RunState
 from mammofed_shared.config.run import RunSettings
-from mammofed_shared.config.text_encoder import folder_digest
+from mammofed_shared.config.text_encoder import folder_digest, locate_text_encoder
 from mammofed_shared.errors import StateError
 from mammofed_shared.files import write_whole
 from mammofed_shared.protocol.payload import reference_of
@@ -28,18 +28,20 @@ def begin_run(settings: RunSettings, make_state: MakeState = make_in_process_of_
     """Initialise the model from the run's seed and settings, and begin the run.
 
     Raises:
+        ConfigurationError: the text encoder is not here, and cannot be fetched.
         StateError: the model could not be made; the process's own words stand above it on standard error.
     """
     folder = settings.server.folder
     work = folder / "initial"
     work.mkdir(parents=True, exist_ok=True)
-    request = {"task": settings.task.model_dump(mode="json"), "text_encoder": str(settings.text_encoder)}
+    text_encoder = locate_text_encoder(settings.text_encoder)
+    request = {"task": settings.task.model_dump(mode="json"), "text_encoder": str(text_encoder)}
     write_whole(work / "request.json", json.dumps({**request, "seed": settings.seed}))
     if not make_state(work):
         raise StateError("the run's first state could not be made; see the message above")
     state = work / "state.safetensors"
     spec = TaskSpec.model_validate_json((work / "spec.json").read_text(encoding="utf-8"))
-    record = RunRecord(settings=settings, spec=spec, text_encoder=folder_digest(settings.text_encoder))
+    record = RunRecord(settings=settings, spec=spec, text_encoder=folder_digest(text_encoder))
     run = RunState.begin(folder, record, state, reference_of(state))
     state.unlink()  # the checkpoint holds a link to it
     return run

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from mammofed_shared.config.tasks import TaskSettings
+from mammofed_shared.errors import MammofedError
 from mammofed_shared.files import write_whole
 from mammofed_shared.training.visit import initial_state
 
@@ -21,4 +22,7 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    try:
+        main(Path(sys.argv[1]))
+    except MammofedError as error:
+        sys.exit(f"error: {error}")

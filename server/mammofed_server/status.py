@@ -9,6 +9,7 @@ from typing import Literal
 
 from rich.table import Table
 
+from mammofed_server.pooled import without_histograms
 from mammofed_server.run_state import RunState
 from mammofed_server.schedule import Schedule, make_schedule
 from mammofed_server.sites import SiteBoard, SiteStatus
@@ -117,7 +118,9 @@ class StatusWriter:
             state_digest=manifest.state.digest,
             failures=self._failures,
             sites=tuple(_line(item) for item in self._board.snapshot()),
-            evaluation=evaluation.metrics if evaluation else {},
+            evaluation={site: without_histograms(told) for site, told in evaluation.metrics.items()}
+            if evaluation
+            else {},
         )
 
     def _eta_s(self, turn: int) -> float | None:

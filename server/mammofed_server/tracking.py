@@ -17,6 +17,7 @@ import mlflow
 from mlflow.entities import Metric, Param
 from mlflow.tracking import MlflowClient
 
+from mammofed_server.pooled import pooled_aurocs, without_histograms
 from mammofed_server.run_state import RunState
 from mammofed_shared.files import write_whole
 from mammofed_shared.log import start_logging
@@ -24,6 +25,8 @@ from mammofed_shared.log import start_logging
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 2.0
+MOST_AT_ONCE = 1000
+"""Metrics that MLflow takes in one call."""
 
 
 class Tracker:
@@ -55,14 +58,14 @@ class Tracker:
         held = self._run.quality()
         if held is not None and not self._state["asked"]:
             for site, counts in held.counts.items():
-                self._log(site, "query", counts, 0)
+                self._log({f"query/{site}/{name}": value for name, value in counts.items()}, 0)
             self._advance(asked=1)
         last = self._run.last_turn()
         while self._state["trained"] < last:
             turn = self._state["trained"] + 1
             manifest = self._run.manifest(turn)
             for item in manifest.contributions:
-                self._log(item.site, "train", item.metrics, turn)
+                self._log(training_names(item.site, item.metrics), turn)
             self._client.log_metric(self._state["mlflow_run"], "failures", len(manifest.failures), step=turn)
             self._advance(trained=turn)
         while self._state["evaluated"] < last:
@@ -70,8 +73,8 @@ class Tracker:
             record = self._run.evaluation(turn)
             if record is None and turn == last:
                 break
-            for site, metrics in record.metrics.items() if record else ():
-                self._log(site, "evaluate", metrics, turn)
+            if record is not None:
+                self._log(evaluation_names(record.metrics), turn)
             self._advance(evaluated=turn)
 
     def finish(self, ending: str | None) -> None:
@@ -80,14 +83,47 @@ class Tracker:
             status = "FINISHED" if ending == "finished" else "KILLED"
             self._client.set_terminated(self._state["mlflow_run"], status=status)
 
-    def _log(self, site: str, kind: str, metrics: Mapping[str, float], turn: int) -> None:
+    def _log(self, values: Mapping[str, float], turn: int) -> None:
         now_ms = int(time.time() * 1000)
-        batch = [Metric(f"{kind}/{site}/{name}", value, now_ms, turn) for name, value in metrics.items()]
-        self._client.log_batch(self._state["mlflow_run"], metrics=batch)
+        metrics = [Metric(name, value, now_ms, turn) for name, value in values.items()]
+        for start in range(0, len(metrics), MOST_AT_ONCE):
+            self._client.log_batch(self._state["mlflow_run"], metrics=metrics[start : start + MOST_AT_ONCE])
 
     def _advance(self, **changes: int) -> None:
         self._state |= changes
         write_whole(self._marker, json.dumps(self._state))
+
+
+def training_names(site: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    """Numbers of a training visit as MLflow shows them.
+
+    Those of the validation become the site's curve of forgetting: ``forgetting/mayo/received/auroc/mass/d1`` is how
+    well the model that came to it does there, ``forgetting/mayo/sent/…`` the one that it gave back.
+    """
+    return {
+        f"{'forgetting' if name.startswith(('received/', 'sent/')) else 'train'}/{site}/{name}": value
+        for name, value in metrics.items()
+    }
+
+
+def evaluation_names(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Numbers of an evaluation (site → metric → value) as MLflow shows them, and the AUROC over all sites' exams.
+
+    The bins of the histograms stand in the evaluation's record only.
+    """
+    names = {
+        f"evaluate/{site}/{name}": value
+        for site, told in metrics.items()
+        for name, value in without_histograms(told).items()
+    }
+    for finding, pooled in pooled_aurocs(metrics).items():
+        names |= {
+            f"evaluate/pooled/auroc/{finding}": pooled.middle,
+            f"evaluate/pooled/auroc_low/{finding}": pooled.low,
+            f"evaluate/pooled/auroc_high/{finding}": pooled.high,
+            f"evaluate/pooled/num_sites/{finding}": float(len(pooled.sites)),
+        }
+    return names
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:

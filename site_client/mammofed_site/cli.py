@@ -12,6 +12,7 @@ from rich.console import Console
 from mammofed_shared.commands import DefaultCommandGroup, run_command
 from mammofed_shared.config.loading import load
 from mammofed_shared.config.site import SiteSettings
+from mammofed_shared.config.text_encoder import locate_text_encoder
 from mammofed_shared.errors import ConfigurationError, StateError
 from mammofed_shared.log import start_logging
 from mammofed_shared.pki import load_identity
@@ -41,6 +42,7 @@ def run_(site: Site, config: Config = None, overrides: Overrides = None) -> None
     """Take part in the run until it is over. A coordinator that is away is waited for."""
     settings = _settings(site, config, overrides)
     start_logging(settings.folder / "site-client.log")
+    settings = settings.model_copy(update={"text_encoder": locate_text_encoder(settings.text_encoder)})
     identity = load_identity(settings.identity, settings.consortium, settings.site)
     with _only_client(settings.folder):
         client = SiteClient(settings, identity)

@@ -6,7 +6,7 @@
     <site folder>/visits/<task>/result/              what the group made; renamed into place when it is whole
         update.safetensors  metrics.json  timing.json  moments.safetensors  scores.csv  counted.json
 
-The processes are forked from a server process that has torch loaded (multiprocessing's forkserver), so a visit starts in
+Processes are forked from a server process that has torch loaded (multiprocessing's forkserver), so a visit starts in
 milliseconds and each starts fresh. They get neither certificate nor the coordinator's address. When one fails or dies
 all are killed: the others may be waiting for what it will never say.
 """

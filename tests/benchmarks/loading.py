@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from mammofed_shared.config.pretrain import AugmentationSettings, ImageEncoderSettings, PretrainSettings
-from mammofed_shared.data.phantom import Population, phantom_exam
+from mammofed_shared.data.phantom import PhantomExam, Population, phantom_exam
 from mammofed_shared.exam import Exam, Image, Report, Split
 from mammofed_shared.report.templates import narrative_report
 from mammofed_shared.training.group import WorkerGroup
@@ -27,9 +27,9 @@ from mammofed_shared.training.pretrain import PretrainTask, build_model
 from mammofed_shared.training.site_data import SiteData
 
 TEXT_ENCODER = Path(__file__).parents[2] / "configs/text_encoder/demo"
-NUM_EXAMS = 48
 NUM_DRAWN = 8
-"""Exams that are drawn; the others are copies of them: files of their own, to be read anew."""
+"""Exams that are drawn; all others look like one of them."""
+REPEATS = 5
 MOST_S = 0.8
 LEAST_SCALING = 1.7
 
@@ -44,9 +44,10 @@ def main() -> int:
     cv2.setNumThreads(1)  # as a visit does
     is_fine = True
     with tempfile.TemporaryDirectory() as folder:
-        exams = phantom_exams(Path(folder), tuple(args.size), NUM_EXAMS)
+        # One epoch is enough for all batches: at its beginning nothing has been read ahead.
+        exams = phantom_exams(Path(folder), tuple(args.size), 8 * (args.steps + 3))
         for natural in (True, False):
-            one, two = (batch_s(exams, args.tokenizer, loaders, args.steps, natural=natural) for loaders in (1, 2))
+            one, two = best_of(REPEATS, exams, args.tokenizer, args.steps, natural=natural)
             kind = "the other view" if natural else "a synthetic view"
             print(
                 f"{kind:17}  one loader {one:.3f} s a batch ({16 / one:5.1f} samples/s), two {two:.3f} s "
@@ -57,22 +58,37 @@ def main() -> int:
 
 
 def phantom_exams(folder: Path, size: tuple[int, int], num_exams: int) -> list[Exam]:
-    """Training exams whose images lie as PNG below ``folder``."""
+    """Training exams whose images lie as PNG below ``folder``; few files, so read from memory."""
     population = Population(mass_prevalence=0.5, calcification_prevalence=0.5)
-    drawn = [phantom_exam(1, number, population, shape=size) for number in range(min(NUM_DRAWN, num_exams))]
+    drawn = [phantom_exam(1, number, population, shape=size) for number in range(NUM_DRAWN)]
+    images = [_written(folder / str(number), found) for number, found in enumerate(drawn)]
     exams = []
     for number in range(num_exams):
-        found = drawn[number % len(drawn)]
-        images = []
-        for (laterality, view), pixels in found.images.items():
-            path = folder / f"{number}-{laterality}{view}.png"
-            left = pixels if laterality == "L" else pixels[:, ::-1]
-            cv2.imwrite(str(path), np.round(left * 255).astype(np.uint8))
-            images.append(Image(path.stem, laterality, view, path))
+        found = drawn[number % NUM_DRAWN]
         report = narrative_report(found.structured(), found.density, found.birads)
         text = Report(report.findings, report.impression)
-        exams.append(Exam(f"e{number:04}", f"p{number:04}", "screening", Split.TRAIN, text, tuple(images)))
+        shown = images[number % NUM_DRAWN]
+        exams.append(Exam(f"e{number:04}", f"p{number:04}", "screening", Split.TRAIN, text, shown))
     return exams
+
+
+def _written(folder: Path, exam: PhantomExam) -> tuple[Image, ...]:
+    folder.mkdir()
+    images = []
+    for (laterality, view), pixels in exam.images.items():
+        path = folder / f"{laterality}{view}.png"
+        left = pixels if laterality == "L" else pixels[:, ::-1]
+        cv2.imwrite(str(path), np.round(left * 255).astype(np.uint8))
+        images.append(Image(path.stem, laterality, view, path))
+    return tuple(images)
+
+
+def best_of(repeats: int, exams: list[Exam], tokenizer: Path, num_steps: int, *, natural: bool) -> tuple[float, float]:
+    """Seconds a batch with one loader and with two, in turn; the best of each, for others may use this machine too."""
+    rows = [
+        [batch_s(exams, tokenizer, loaders, num_steps, natural=natural) for loaders in (1, 2)] for _ in range(repeats)
+    ]
+    return min(row[0] for row in rows), min(row[1] for row in rows)
 
 
 def batch_s(exams: list[Exam], tokenizer: Path, loaders: int, num_steps: int, *, natural: bool) -> float:
@@ -83,15 +99,13 @@ def batch_s(exams: list[Exam], tokenizer: Path, loaders: int, num_steps: int, *,
     )
     data = SiteData(exams, ("screening",), tokenizer, least_cell=10, loaders=loaders)
     task = PretrainTask(settings, build_model(settings, TEXT_ENCODER, False), data, WorkerGroup(Hardware()))
-    began_s, num_done, epoch = 0.0, 0, 0
-    while True:
-        for _ in task.shares(0, epoch, 0):
-            if num_done == loaders + 1:  # what was read ahead when the clock started is used up
-                began_s = time.monotonic()
-            if num_done == loaders + 1 + num_steps:
-                return (time.monotonic() - began_s) / num_steps
-            num_done += 1
-        epoch += 1
+    began_s = 0.0
+    for number, _ in enumerate(task.shares(0, 0, 0)):
+        if number == loaders:  # all that was read ahead when the clock started is used up
+            began_s = time.monotonic()
+        if number == loaders + num_steps:
+            break
+    return (time.monotonic() - began_s) / num_steps
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import pytest
 import yaml
 
 from identities import Consortium, make_consortium
+from mammofed_server.pooled import pooled_aurocs
 from mammofed_server.run_state import RunState
 from mammofed_server.serve import open_or_begin
 from mammofed_shared.config.run import RunSettings
@@ -144,6 +145,7 @@ def federation(tmp_path: Path, consortium: Consortium, reference: tuple[Path, Pa
                     "preprocessing": SMALL.model_dump(),
                     "text_encoder": str(TEXT_ENCODER),
                     "worker": {"device": "cpu", "threads": 1},
+                    "policy": {"least_cell": 2},
                 }
             )
         )
@@ -164,7 +166,13 @@ def test_over_mutual_tls_a_run_ends_in_the_same_bits_as_in_process(
     assert reference[2] in federation.log("server"), "fl-server says the digest in which the run ended"
     released = json.loads((federation.server_folder / "evaluations/00004.json").read_text())["metrics"]
     assert set(released) == {"central", "mayo"}
-    assert 0 <= released["mayo"]["auroc/mass"] <= 1
+    assert released["mayo"]["suppressed/mass"] == 1, "one of six test exams has no mass"
+    low, area, high = (released["mayo"][f"{word}/calcification"] for word in ("auroc_low", "auroc", "auroc_high"))
+    assert 0 <= low <= area <= high <= 1
+    pooled = pooled_aurocs(released)["calcification"]
+    assert pooled.sites == ("central", "mayo") and 0 <= pooled.low <= pooled.high <= 1
+    (kept,) = (federation.folder / "mayo/released-evaluations").iterdir()
+    assert kept.name == f"{reference[2]}.json", "and is told no second time otherwise"
     events = [json.loads(line)["event"] for line in (federation.folder / "mayo/audit.jsonl").read_text().splitlines()]
     assert events[:4] == ["permitted", "counted", "released", "submitted"]
     assert events[4:] == ["fetched", "permitted", "released", "submitted"] * 3

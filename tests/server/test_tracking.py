@@ -40,3 +40,38 @@ def test_a_tracker_that_starts_again_goes_on_and_writes_nothing_twice(tmp_path: 
     run.commit_evaluation(EvaluationRecord(turn=1, round=1, state=state, metrics={"mayo": {"auroc/mass": 0.75}}))
 
     assert _track(run.folder) == trained | {("evaluate/mayo/auroc/mass", 0.75, 1)}
+
+
+def test_validations_are_curves_of_forgetting_and_histograms_become_pooled_figures(tmp_path: Path) -> None:
+    run = begin_small_run(tmp_path / "run")
+    validated = {"received/auroc/mass/d1": 0.5, "sent/recall_at_10/d2": 0.25}
+    update = small_state(tmp_path / "update", 2.0)
+    contribution = Contribution(
+        site="mayo", task_id="test/r0001/v00001/mayo/train", update=update, metrics={**METRICS, **validated}
+    )
+    run.commit(1, 1, (contribution,), (), (tmp_path / "update", update))
+    told = {"auroc/mass": 0.5, "histogram_positive/mass/1100": 20.0, "histogram_negative/mass/1100": 30.0}
+    run.commit_evaluation(
+        EvaluationRecord(
+            turn=1,
+            round=1,
+            state=run.manifest(1).state.digest,
+            metrics={"mayo": told, "central": {**told}, "emory": {}},
+        )
+    )
+
+    written = {(name, value) for name, value, step in _track(run.folder) if step == 1}
+
+    assert written == {
+        ("failures", 0.0),
+        ("train/mayo/num_exams", 10.0),
+        ("train/mayo/loss", 1.5),
+        ("forgetting/mayo/received/auroc/mass/d1", 0.5),
+        ("forgetting/mayo/sent/recall_at_10/d2", 0.25),
+        ("evaluate/mayo/auroc/mass", 0.5),
+        ("evaluate/central/auroc/mass", 0.5),
+        ("evaluate/pooled/auroc/mass", 0.5),
+        ("evaluate/pooled/auroc_low/mass", 0.25),
+        ("evaluate/pooled/auroc_high/mass", 0.75),
+        ("evaluate/pooled/num_sites/mass", 2.0),
+    }

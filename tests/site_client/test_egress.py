@@ -152,6 +152,28 @@ def test_equal_data_are_told_once_whatever_the_policy_is_by_then(settings: SiteS
     assert (counted["event"], counted["least_cell"], counted["is_repeated"]) == ("counted", 10, True)
 
 
+def test_a_model_is_evaluated_once_and_its_record_names_a_histogram_and_not_its_bins(
+    tmp_path: Path, settings: SiteSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = make_plan(small_state(tmp_path / "state"), kind="evaluate")
+    told = {"num_positive/mass": 20.0, "num_labelled/mass": 50.0, "auroc/mass": 0.75}
+    told |= {"histogram_positive/mass/1100": 20.0, "histogram_negative/mass/900": 10.0}
+    told |= {"histogram_negative/mass/1000": 20.0}
+    (tmp_path / "result").mkdir()
+    monkeypatch.setattr(app_module, "run_visit", lambda *_: tmp_path / "result")
+    answers = []
+    for asked, area in ((plan, 0.75), (plan.model_copy(update={"run": "another"}), 0.7)):
+        (tmp_path / "result/metrics.json").write_text(json.dumps({**told, "auroc/mass": area}))
+        update, path = update_of(_ask(settings, asked, tmp_path / "state"))
+        assert path is None
+        answers.append({name: value for name, value in update.metrics.items() if name != "duration_s"})
+    assert answers == [told, told]
+    assert _events(settings)[-1]["metrics"] == [
+        *("auroc/mass", "duration_s", "histogram_negative/mass/…", "histogram_positive/mass/…"),
+        *("num_labelled/mass", "num_positive/mass"),
+    ]
+
+
 def test_counts_that_are_not_protected_do_not_leave(settings: SiteSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(released_counts, "protect", lambda *_: {**TOLD, "num_images": 252.0})
     reply = _ask(settings, make_plan(None, kind="query"), None)

@@ -58,7 +58,10 @@ def write_configs(folder: DemoFolder, seed: int) -> DemoConfigs:
 
 def write_settings(path: Path, settings: RunSettings | SiteSettings, what: str) -> None:
     """Write settings as YAML; what has its default is left out."""
-    _write(path, settings.model_dump(mode="json", exclude_defaults=True), what)
+    values = settings.model_dump(mode="json", exclude_defaults=True)
+    if isinstance(settings, RunSettings):
+        values["task"]["name"] = settings.task.name  # by which tasks are told apart, so it has no default in a file
+    _write(path, values, what)
 
 
 def _moved(path: Path, root: Path) -> dict[str, Any]:

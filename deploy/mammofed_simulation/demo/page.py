@@ -105,7 +105,7 @@ def _curves(results: Results) -> str:
             f"{order}; 0 is the untrained model, which gives every image the same vector and so 0.5, chance. The "
             "thick line takes the exams of all hospitals "
             "together. It needs the score of every exam: the demo may read them because it owns all three hospitals. A "
-            "real coordinator cannot, and sees each hospital's AUROC only."
+            "real coordinator cannot: it sees each hospital's AUROC, and bounds of that line."
         ),
         f'<div class="pair">{charts}</div>',
         _density(results),

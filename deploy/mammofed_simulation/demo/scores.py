@@ -1,7 +1,8 @@
 """AUROCs from what a run leaves behind: released numbers of each hospital, and scores that stay at each hospital.
 
 The pooled AUROC needs the score of every exam. Those stay at the hospitals; the demo may read them because it owns all
-three. The coordinator of a real run cannot, and knows the hospitals' own AUROCs only.
+three. The coordinator of a real run cannot: it knows the hospitals' own AUROCs, and bounds of the pooled one
+(`mammofed_server/pooled.py`).
 """
 
 import csv
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from mammofed_server.run_state import RunState
 from mammofed_shared.errors import DataError
-from mammofed_shared.evaluation.discrimination import auroc
+from mammofed_shared.evaluation.statistics import auroc
 from mammofed_simulation.demo.results import ALL, FINDINGS, Aurocs, Point, SeededRun
 
 

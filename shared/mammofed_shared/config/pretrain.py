@@ -33,6 +33,8 @@ class TextEncoderSettings(Settings):
 
     weights: Literal["none", "folder"] = "folder"
     """`folder`: start from the weights in the folder; `none`: from random ones of the same architecture."""
+    pooling: Literal["cls", "last"] = "cls"
+    """Which token speaks for the text: `cls`, the first one, as in the paper; `last`, as in the authors' code."""
     max_tokens: int = Field(512, ge=8, le=8192)
     """Longer reports are cut, counted and reported."""
     activation_checkpointing: bool = True

@@ -16,6 +16,9 @@ import albumentations
 
 Grey = NDArray[np.uint8]
 
+_DRAWN_PER_SIGMA = 5
+"""Points of an elastic field that are drawn along one σ of its smoothness; those between are interpolated."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ranges:
@@ -70,13 +73,19 @@ def elastic(image: Grey, ranges: Ranges, random: np.random.Generator) -> Grey:
     """
     if ranges.elastic_alpha_px == 0:
         return image
-    rows, columns = np.indices(image.shape, dtype=np.float32)
-    steps = [_smooth_field(image.shape, ranges, random) for _ in range(2)]
-    moved = cv2.remap(image, columns + steps[0], rows + steps[1], cv2.INTER_LINEAR)
-    return np.asarray(moved, np.uint8)
+    num_rows, num_columns = image.shape
+    down, across = (_smooth_field(image.shape, ranges, random) for _ in range(2))
+    across += np.arange(num_columns, dtype=np.float32)
+    down += np.arange(num_rows, dtype=np.float32)[:, None]
+    return np.asarray(cv2.remap(image, across, down, cv2.INTER_LINEAR), np.uint8)
 
 
 def _smooth_field(shape: tuple[int, ...], ranges: Ranges, random: np.random.Generator) -> NDArray[np.float32]:
-    noise = random.uniform(-1, 1, shape).astype(np.float32)
-    field = cv2.GaussianBlur(noise, (0, 0), ranges.elastic_sigma_px)
-    return np.asarray(field * (ranges.elastic_alpha_px / np.abs(field).max()), np.float32)
+    # A field this smooth is the same drawn at every third pixel (σ = 15) and interpolated: its spread, slope and
+    # correlation agree within 5 % (tests/shared/data/test_augment.py), at a seventh of the time.
+    step = max(int(ranges.elastic_sigma_px / _DRAWN_PER_SIGMA), 1)
+    noise = random.uniform(-1, 1, (-(-shape[0] // step), -(-shape[1] // step))).astype(np.float32)
+    field = cv2.GaussianBlur(noise, (0, 0), ranges.elastic_sigma_px / step)
+    field = np.asarray(cv2.resize(field, shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
+    field *= ranges.elastic_alpha_px / max(field.max(), -field.min())
+    return field

@@ -21,15 +21,15 @@ _Ids = NDArray[np.int64]
 class MaskedReports:
     """A batch, all int64.
 
-    ``ids_BT`` with tokens hidden, ``mask_BT`` 1 where there is a token, ``targets_BT`` what the hidden tokens were and
-    ``NOT_ASKED`` elsewhere. ``pair_B`` is 1 where both sections are of one exam, 0 where not, ``NO_PAIR`` where there
-    are no two. ``num_cut`` counts texts that were longer than allowed.
+    (B, T): ``ids`` with tokens hidden, ``mask`` 1 where there is a token, ``targets`` what the hidden tokens were and
+    ``NOT_ASKED`` elsewhere. (B,): ``pairs`` is 1 where both sections are of one exam, 0 where not, ``NO_PAIR`` where
+    there are no two. ``num_cut`` counts texts that were longer than allowed.
     """
 
-    ids_BT: _Ids
-    mask_BT: _Ids
-    targets_BT: _Ids
-    pair_B: _Ids
+    ids: _Ids
+    mask: _Ids
+    targets: _Ids
+    pairs: _Ids
     num_cut: int
 
 
@@ -77,14 +77,13 @@ class MaskedReportReader:
 def joined(findings: NDArray[np.int32], impression: NDArray[np.int32], most: int) -> tuple[NDArray[np.int32], bool]:
     """Both sections as one text of at most so many tokens, and whether something was cut off.
 
-    Each has an opening and a closing token; the second one's opening token goes. Where both are too long, the findings
-    give way, down to half of the room.
+    Each has an opening and a closing token; the second one's opening token goes. Where it is too long, neither section
+    is cut below half of the room.
     """
     rest = impression[1:]
     if len(findings) + len(rest) <= most:
         return np.concatenate([findings, rest]), False
-    room = most - min(len(findings), most - most // 2)
-    rest = _cut(rest, max(room, min(len(rest), most // 2)))
+    rest = _cut(rest, most - min(len(findings), most - most // 2))
     return np.concatenate([_cut(findings, most - len(rest)), rest]), True
 
 

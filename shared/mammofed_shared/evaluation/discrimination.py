@@ -1,9 +1,38 @@
 """How well scores tell exams with a finding from exams without it. The level is always the exam."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
+from mammofed_shared.evaluation.statistics import auroc, auroc_interval
 from mammofed_shared.exam import Laterality
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """The exams for which a finding is known: label, score and patient, one of each an exam."""
+
+    labels: list[bool] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    patients: list[str] = field(default_factory=list)
+
+    def add(self, label: bool, score: float, patient: str) -> None:
+        """Add an exam."""
+        self.labels.append(label)
+        self.scores.append(score)
+        self.patients.append(patient)
+
+    def of_class(self, label: bool) -> tuple[Sequence[float], Sequence[str]]:
+        """Scores and patients of the exams with the finding, or of those without it."""
+        found = [index for index, own in enumerate(self.labels) if own is label]
+        return [self.scores[index] for index in found], [self.patients[index] for index in found]
+
+    def is_told(self, least_cell: int) -> bool:
+        """Whether enough patients stand behind either class for numbers to leave the site.
+
+        A patient with an exam of either class stands behind both.
+        """
+        return all(len(set(self.of_class(label)[1])) >= least_cell for label in (True, False))
 
 
 def exam_score(image_scores: Iterable[tuple[Laterality, float]]) -> float:
@@ -18,30 +47,22 @@ def exam_score(image_scores: Iterable[tuple[Laterality, float]]) -> float:
     return max(by_breast.values())
 
 
-def auroc(labels: Sequence[bool], scores: Sequence[float]) -> float | None:
-    """Area under the ROC curve; None where only one class exists."""
-    if len(set(labels)) < 2:
-        return None
-    # Imported here, because a training visit would pay two seconds for it and never use it.
-    from sklearn.metrics import roc_auc_score
+def auroc_numbers(labelled: Labelled) -> dict[str, float]:
+    """``auroc`` with its 95 % interval ``auroc_low`` … ``auroc_high``; empty where only one class exists."""
+    area = auroc(labelled.labels, labelled.scores)
+    if area is None:
+        return {}
+    interval = auroc_interval(labelled.labels, labelled.scores, labelled.patients)
+    return {"auroc": area, "auroc_low": interval.low, "auroc_high": interval.high}
 
-    return float(roc_auc_score(labels, scores))
 
-
-def discrimination_numbers(labelled: Mapping[str, tuple[Sequence[bool], Sequence[float]]]) -> dict[str, float]:
-    """Numbers of each finding, as a site may release them.
+def discrimination_numbers(labelled: Labelled, least_cell: int) -> dict[str, float]:
+    """The numbers of one finding that a site may tell: those of ``auroc_numbers``, ``num_positive``, ``num_labelled``.
 
     Args:
-        labelled: finding → labels and scores of the exams for which the finding is known.
-
-    Returns:
-        ``auroc/<finding>`` (left out where only one class exists), ``num_positive/…`` and ``num_labelled/…``.
+        least_cell: with fewer patients than this behind the positives or the negatives there are none.
     """
-    numbers: dict[str, float] = {}
-    for finding, (labels, scores) in labelled.items():
-        numbers[f"num_labelled/{finding}"] = float(len(labels))
-        numbers[f"num_positive/{finding}"] = float(sum(labels))
-        area = auroc(labels, scores)
-        if area is not None:
-            numbers[f"auroc/{finding}"] = area
-    return numbers
+    if not labelled.is_told(least_cell):
+        return {}
+    counts = {"num_labelled": float(len(labelled.labels)), "num_positive": float(sum(labelled.labels))}
+    return counts | auroc_numbers(labelled)

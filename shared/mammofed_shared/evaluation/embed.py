@@ -1,22 +1,44 @@
-"""Images and texts of a site in the shared space, for evaluation. Call it without gradients and in evaluation mode."""
+"""Images and texts of a site as vectors, for evaluation: nothing of the model moves."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from mammofed_shared.data.batches import loaded_ahead
 from mammofed_shared.data.image_text import load_grey, stack_greys
+from mammofed_shared.errors import RefusalCode, VisitFailed
 from mammofed_shared.exam import Image
 from mammofed_shared.models.dual_encoder import DualEncoder
 from mammofed_shared.report.tokenize import ReportTokenizer
 
+_TEXTS_AT_ONCE = 64
+
+
+@contextmanager
+def unmoved(
+    model: nn.Module, device: torch.device, precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+) -> Iterator[None]:
+    """Evaluation mode without gradients in the precision of autocast; afterwards each module in the mode in which it
+    was."""
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        low = torch.float16 if precision == "fp16" else torch.bfloat16
+        with torch.no_grad(), torch.autocast(device.type, low, enabled=precision != "fp32"):
+            yield
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+
 
 def embed_images(
-    model: DualEncoder,
+    encode: Callable[[Tensor], Tensor],
     images: Sequence[Image],
     *,
     batch_size: int,
@@ -24,25 +46,69 @@ def embed_images(
     loaders: int,
     report: Callable[[int, int], None],
 ) -> Tensor:
-    """Unit vectors of all images in their order, (images, dimensions) float32 on the CPU.
+    """Vectors of all images in their order, (images, features) float32 on the CPU.
+
+    Where a batch does not fit into memory, it and all after it are encoded in halves.
 
     Args:
+        encode: greys (B, H, W) → vectors (B, features): ``DualEncoder.embed_images``, or its image encoder alone.
         report: called after each batch with the number of batches done and of all.
+
+    Raises:
+        VisitFailed: OUT_OF_MEMORY, with one image; NOT_FINITE, the model gives a vector that is not finite.
     """
     starts = range(0, len(images), batch_size)
     loading = [partial(_load, images[start : start + batch_size]) for start in starts]
     embedded: list[Tensor] = []
+    at_once = batch_size
     for batch in loaded_ahead(loading, loaders):
-        embedded.append(model.embed_images(torch.from_numpy(batch).to(device)).cpu())
+        vectors, at_once = _encoded(encode, torch.from_numpy(batch), device, at_once)
+        embedded.append(vectors)
         report(len(embedded), len(starts))
-    return torch.cat(embedded)
+    return _finite(torch.cat(embedded))
 
 
 def embed_texts(model: DualEncoder, tokenizer: ReportTokenizer, device: torch.device, texts: Sequence[str]) -> Tensor:
-    """Unit vectors of texts, (texts, dimensions) float32 on the CPU."""
-    tokens = tokenizer(texts)
-    ids, mask = torch.from_numpy(tokens.ids).to(device), torch.from_numpy(tokens.mask).to(device)
-    return model.embed_texts(ids, mask).cpu()
+    """Unit vectors of texts, (texts, dimensions) float32 on the CPU.
+
+    Raises:
+        VisitFailed: NOT_FINITE, as ``embed_images``.
+    """
+    embedded: list[Tensor] = []
+    for start in range(0, len(texts), _TEXTS_AT_ONCE):
+        tokens = tokenizer(texts[start : start + _TEXTS_AT_ONCE])
+        ids, mask = torch.from_numpy(tokens.ids).to(device), torch.from_numpy(tokens.mask).to(device)
+        embedded.append(model.embed_texts(ids, mask).cpu())
+    return _finite(torch.cat(embedded))
+
+
+def _encoded(
+    encode: Callable[[Tensor], Tensor], greys: Tensor, device: torch.device, at_once: int
+) -> tuple[Tensor, int]:
+    """Vectors of one batch on the CPU, and how many images fitted at once."""
+    while True:
+        try:
+            starts = range(0, len(greys), at_once)
+            parts = [encode(greys[start : start + at_once].to(device)).float().cpu() for start in starts]
+        except torch.OutOfMemoryError as error:
+            if at_once == 1:
+                raise VisitFailed(
+                    RefusalCode.OUT_OF_MEMORY, "one image does not fit into the memory of the device"
+                ) from error
+        else:
+            return torch.cat(parts), at_once
+        # Outside the handler, whose traceback holds the tensors that did not fit.
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        at_once = max(1, at_once // 2)
+
+
+def _finite(vectors: Tensor) -> Tensor:
+    if not bool(torch.isfinite(vectors).all()):
+        raise VisitFailed(
+            RefusalCode.NOT_FINITE, "the model gives vectors that are not finite: train from another state"
+        )
+    return vectors
 
 
 def _load(images: Sequence[Image]) -> NDArray[np.uint8]:

@@ -4,13 +4,14 @@ Source: Mammo-FM, sections Diagnosing Mammographic Findings and Evaluation setup
 Shapes: N images, P prompts, D dimensions of the shared space.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from mammofed_shared.evaluation.discrimination import discrimination_numbers, exam_score
+from mammofed_shared.evaluation.discrimination import Labelled, discrimination_numbers, exam_score
+from mammofed_shared.evaluation.histogram import score_histograms
 from mammofed_shared.exam import Exam
 from mammofed_shared.report.grammar import DENSITIES
 from mammofed_shared.report.prompts import density_prompts, prompts_of
@@ -72,30 +73,54 @@ def score_findings(
     return scores
 
 
-def finding_numbers(scores: Sequence[ExamScore], findings: Sequence[str]) -> dict[str, float]:
-    """``auroc/<finding>``, ``num_positive/…`` and ``num_labelled/…`` over exams whose label is known."""
-    known: Mapping[str, tuple[list[bool], list[float]]] = {finding: ([], []) for finding in findings}
+def labelled_scores(scores: Sequence[ExamScore]) -> dict[str, Labelled]:
+    """Finding → its exams whose label is known; a finding without any is absent."""
+    known: dict[str, Labelled] = {}
     for score in scores:
         if score.label is not None:
-            known[score.finding][0].append(score.label)
-            known[score.finding][1].append(score.score)
-    return discrimination_numbers(known)
+            known.setdefault(score.finding, Labelled()).add(score.label, score.score, score.exam.patient)
+    return known
+
+
+def finding_numbers(scores: Sequence[ExamScore], findings: Sequence[str], least_cell: int) -> dict[str, float]:
+    """The numbers of all findings that may leave the site (docs/evaluation.md).
+
+    ``auroc/<finding>``, ``auroc_low/…``, ``auroc_high/…``, ``num_positive/…``, ``num_labelled/…`` and the histograms of
+    ``protocol/histogram.py``; of a finding with fewer than ``least_cell`` patients behind its positives or its
+    negatives nothing but ``suppressed/<finding>``.
+    """
+    known = labelled_scores(scores)
+    numbers: dict[str, float] = {}
+    for finding in findings:
+        labelled = known.get(finding, Labelled())
+        told = discrimination_numbers(labelled, least_cell)
+        if told:
+            numbers |= {f"{word}/{finding}": value for word, value in told.items()}
+            numbers |= score_histograms(finding, labelled, least_cell)
+        else:
+            numbers[f"suppressed/{finding}"] = 1.0
+    return numbers
 
 
 def density_accuracy(
-    exams: Sequence[Exam], images_ND: Tensor, embed_texts: Callable[[Sequence[str]], Tensor]
+    exams: Sequence[Exam],
+    images_ND: Tensor,
+    embed_texts: Callable[[Sequence[str]], Tensor],
+    least_cell: int,
 ) -> float | None:
-    """Share of exams whose nearest density sentence is the right one of A–D; None where no density is known.
+    """Share of exams whose nearest density sentence is the right one of A–D.
 
-    An exam's similarity to a sentence is the mean over its images: density belongs to the whole exam.
+    An exam's similarity to a sentence is the mean over its images: density belongs to the whole exam. None where
+    density is known of fewer than ``least_cell`` patients.
     """
     directions = [prompt_direction(density_prompts(density), embed_texts) for density in DENSITIES]
-    right = total = start = 0
+    patients: list[str] = []
+    right = start = 0
     for exam in exams:
         vectors_ND = images_ND[start : start + len(exam.images)].double()
         start += len(exam.images)
         if exam.density is not None:
             similarity = [float((vectors_ND @ direction.double()).mean()) for direction in directions]
-            total += 1
+            patients.append(exam.patient)
             right += list(DENSITIES)[similarity.index(max(similarity))] == exam.density
-    return right / total if total else None
+    return right / len(patients) if patients and len(set(patients)) >= least_cell else None

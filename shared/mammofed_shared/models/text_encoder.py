@@ -1,10 +1,10 @@
-"""From reports to one vector a text: any transformers encoder, its [CLS] embedding.
+"""From reports to one vector a text: any transformers encoder, the embedding of one of its tokens.
 
 Shapes: B texts, T tokens, F features.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import transformers.models.modernbert.modeling_modernbert  # noqa: F401  loaded once, before workers are forked (0.7 s)
@@ -19,14 +19,23 @@ class TextEncoder(nn.Module):
         folder: with config.json, and weights where ``pretrained``.
         pretrained: load the folder's weights; else random ones of the same architecture.
         activation_checkpointing: recompute activations in the backward pass.
+        pooling: which token speaks for the text: ``cls``, the first one (paper), or ``last`` (the authors' code).
 
     Raises:
         ValueError: the architecture cannot recompute its activations.
         OSError: the folder holds no configuration, or no weights.
     """
 
-    def __init__(self, folder: Path, *, pretrained: bool = False, activation_checkpointing: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        pretrained: bool = False,
+        activation_checkpointing: bool = False,
+        pooling: Literal["cls", "last"] = "cls",
+    ) -> None:
         super().__init__()
+        self.pooling = pooling
         options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
         config = AutoConfig.from_pretrained(folder, **options)
         auto_model: Any = AutoModel
@@ -46,8 +55,12 @@ class TextEncoder(nn.Module):
         self.model.compile(dynamic=True)
 
     def forward(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
-        """[CLS] embeddings (B, F)."""
-        return self.hidden_states(ids_BT, mask_BT)[:, 0]
+        """One vector a text (B, F)."""
+        hidden_BTF = self.hidden_states(ids_BT, mask_BT)
+        if self.pooling == "cls":
+            return hidden_BTF[:, 0]
+        last_B = mask_BT.sum(dim=1) - 1
+        return hidden_BTF[torch.arange(len(hidden_BTF), device=last_B.device), last_B]
 
     def hidden_states(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
         """What the last layer gives for each token (B, T, F)."""

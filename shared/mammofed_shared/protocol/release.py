@@ -1,12 +1,13 @@
 """What an update may hold: checked by the site before it leaves (egress) and by the coordinator when it arrives."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from mammofed_shared.config.tasks import TASKS
+from mammofed_shared.config.tasks import COUNTS, DATASETS, SHARES, TASKS
 from mammofed_shared.errors import RefusalCode, Refused
+from mammofed_shared.protocol.histogram import EDGES, check_histograms
 from mammofed_shared.protocol.payload import Payload
 from mammofed_shared.protocol.plan import Plan
 from mammofed_shared.protocol.quality import check_counts
@@ -67,11 +68,50 @@ def check_metrics(plan: Plan, metrics: Mapping[str, float]) -> None:
     declaration = TASKS[plan.task.name]
     allowed = declaration.train_metrics if plan.kind == "train" else declaration.evaluate_metrics
     for name, value in metrics.items():
-        family, slash, finding = name.partition("/")
-        known = name in allowed or (bool(slash) and f"{family}/*" in allowed and finding in plan.task.findings)
-        if not known:
+        if _declared_form(name, plan.task.findings) not in allowed:
             raise Refused(RefusalCode.METRIC_NOT_ALLOWED, f"a metric is not on the list of task {plan.task.name}")
-        if not math.isfinite(value):
-            raise Refused(RefusalCode.METRIC_NOT_ALLOWED, f"{name} is not finite")
+        _check_value(name, value)
     if plan.kind == "train" and not metrics.get(declaration.weight_key, 0) > 0:
         raise Refused(RefusalCode.METRIC_NOT_ALLOWED, f"{declaration.weight_key} is missing or not above 0")
+    if plan.kind == "evaluate":
+        _check_suppressed(metrics)
+        check_histograms(metrics)
+
+
+def _declared_form(name: str, findings: Collection[str]) -> str:
+    """The name with findings, data sets and edges replaced by the placeholders of ``TaskDeclaration``."""
+    if "*" in name or "#" in name:  # a placeholder itself is no name
+        return ""
+    first, *rest = name.split("/")
+    return "/".join([first, *(_placeholder(part, findings) for part in rest)])
+
+
+def _placeholder(part: str, findings: Collection[str]) -> str:
+    if part in findings:
+        return "*"
+    if part in DATASETS:
+        return "d#"
+    return "#" if part in EDGES else part
+
+
+def _check_value(name: str, value: float) -> None:
+    words = name.split("/")
+    word = words[1] if words[0] in ("received", "sent") else words[0]
+    if not math.isfinite(value):
+        raise Refused(RefusalCode.METRIC_NOT_ALLOWED, f"{name} is not finite")
+    if word in SHARES and not 0 <= value <= 1:
+        raise Refused(RefusalCode.METRIC_NOT_ALLOWED, f"{name} is not between 0 and 1")
+    if word in COUNTS and (value < 0 or value != int(value)):
+        raise Refused(RefusalCode.METRIC_NOT_ALLOWED, f"{name} is not a count")
+
+
+def _check_suppressed(metrics: Mapping[str, float]) -> None:
+    """Of a finding that is not told nothing else is told, and the number says no more than that."""
+    told: dict[str, int] = {}
+    for name in metrics:
+        finding = name.split("/")[1] if "/" in name else ""
+        told[finding] = told.get(finding, 0) + 1
+    for name, value in metrics.items():
+        word, _, finding = name.partition("/")
+        if word == "suppressed" and (value != 1 or told[finding] > 1):
+            raise Refused(RefusalCode.METRIC_NOT_ALLOWED, f"{name} is not 1, or not all that is told of the finding")

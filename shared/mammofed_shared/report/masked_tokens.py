@@ -1,6 +1,7 @@
 """Tokens that a model is to find again: which ones, and what stands in their place (masked-language modelling).
 
-Source: Devlin et al. 2019, *BERT*, section 3.1: of the chosen tokens 80 % become the mask, 10 % another token, 10 % stay.
+Source: Devlin et al. 2019, *BERT*, section 3.1. Of the chosen tokens 80 % become the mask, 10 % another token, 10 %
+stay.
 """
 
 import json
@@ -43,8 +44,8 @@ def read_mask_vocabulary(folder: Path) -> MaskVocabulary:
     name = next((name for name in (_named_mask(folder), *_USUAL_NAMES) if name in special), None)
     if name is None:
         raise ConfigurationError(
-            f"text_encoder: the tokenizer in {folder} has no special token for masks, which the task `text` needs: take "
-            "an encoder that was trained by masked-language modelling, such as answerdotai/ModernBERT-base"
+            f"text_encoder: the tokenizer in {folder} has no special token for masks, which the task `text` needs: "
+            "take an encoder that was trained by masked-language modelling, such as answerdotai/ModernBERT-base"
         )
     numbers = tokenizer.get_vocab(with_added_tokens=True).values()
     is_word = np.zeros(max(numbers) + 1, bool)

@@ -49,6 +49,7 @@ def build_model(settings: PretrainSettings, text_encoder: Path, pretrained: bool
             text_encoder,
             pretrained=pretrained and text.weights == "folder",
             activation_checkpointing=text.activation_checkpointing,
+            pooling=text.pooling,
         ),
         settings.projection_dim,
     )
@@ -75,7 +76,7 @@ class PretrainTask:
         self._group = group
         self._tokenizer = data.tokenizer(settings.text_encoder.max_tokens)
         self._translations = data.translations()
-        self._number_of = {name: number for number, name in enumerate(data.datasets)}
+        self._number_of = data.told_numbers(sample.exam for sample in self.samples)
         self._ranges = ranges_of(settings.augmentation)
         if settings.image_encoder.batch_norm == "sync":
             model.image_encoder.synchronise()

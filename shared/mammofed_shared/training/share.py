@@ -10,14 +10,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+UNTOLD = -1
+"""Number of the data sets of which nothing is told apart."""
+
 
 @dataclass(frozen=True, slots=True)
 class Share:
     """What one process computes of a step, on the CPU.
 
     ``inputs`` are the arguments of the model, rows of each are samples. ``sizes`` says how many samples every process
-    of the group has. ``datasets`` is the number (0, 1, …) of the data set of every sample of the step, of all
-    processes. ``counts`` are told at the end of the visit as sums.
+    of the group has. ``datasets`` is the number (0, 1, …, or ``UNTOLD``) of the data set of every sample of the step,
+    of all processes. ``counts`` are told at the end of the visit as sums.
     """
 
     inputs: tuple[NDArray[Any], ...]

@@ -1,13 +1,15 @@
 """The data of one site as a task is given them, and what a task asks of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mammofed_shared.config.tasks import DATASETS
 from mammofed_shared.data.translations import Translations
 from mammofed_shared.errors import RefusalCode, VisitFailed
 from mammofed_shared.exam import Exam
 from mammofed_shared.report.token_cache import CachedTokenizer
+from mammofed_shared.training.share import UNTOLD
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,16 @@ class SiteData:
     def tokenizer(self, max_tokens: int) -> CachedTokenizer:
         """The site's tokenizer, which tokenises no text twice."""
         return CachedTokenizer(self.text_encoder, max_tokens, self.caches)
+
+    def told_numbers(self, exams: Iterable[Exam]) -> dict[str, int]:
+        """Name of a data set → its number (0, 1, …), or ``UNTOLD`` where too few patients of these exams are in it."""
+        patients: dict[str, set[str]] = {name: set() for name in self.datasets}
+        for exam in exams:
+            patients[exam.dataset].add(exam.patient)
+        return {
+            name: number if number < len(DATASETS) and len(patients[name]) >= self.least_cell else UNTOLD
+            for number, name in enumerate(self.datasets)
+        }
 
     def translations(self) -> Translations:
         """Back-translations that `site-client augment-text` has made."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from mammofed_shared.models.batch_norm import replaying
 from mammofed_shared.training.engine import Engine
 from mammofed_shared.training.group import WorkerGroup
-from mammofed_shared.training.share import Share, chunk_rows
+from mammofed_shared.training.share import UNTOLD, Share, chunk_rows
 
 Precision = Literal["fp32", "bf16", "fp16"]
 _LOW: Mapping[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -141,6 +141,6 @@ def _numbers(losses: Losses, share: Share) -> dict[str, float]:
     found = dict(zip(names, fetched.tolist(), strict=True))
     if losses.rows is not None:
         rows = losses.rows.detach().float().cpu().numpy()
-        for dataset in set(share.datasets.tolist()):
+        for dataset in set(share.datasets.tolist()) - {UNTOLD}:
             found[f"loss/d{dataset + 1}"] = float(rows[share.datasets == dataset].mean())
     return found

@@ -13,7 +13,7 @@ from torch import nn
 
 from mammofed_shared.config.tasks import TaskSettings
 from mammofed_shared.evaluation.zero_shot import Evaluation
-from mammofed_shared.training import pretrain, pretrain_evaluation
+from mammofed_shared.training import pretrain, pretrain_evaluation, text, text_evaluation
 from mammofed_shared.training.group import WorkerGroup
 from mammofed_shared.training.site_data import SiteData
 from mammofed_shared.training.step import Trainable
@@ -58,6 +58,7 @@ def _validate(settings: Any, model: Any, data: SiteData, device: torch.device) -
 
 TASK_CODE: Mapping[str, TaskCode] = {
     "pretrain": TaskCode(pretrain.build_model, pretrain.PretrainTask, _evaluate, _validate),
+    "text": TaskCode(text.build_model, text.TextTask, text_evaluation.evaluate, text_evaluation.validate),
 }
 
 

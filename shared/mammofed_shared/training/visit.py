@@ -20,7 +20,8 @@ import logging
 import os
 import resource
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,7 @@ def train_visit(
     Raises:
         VisitFailed: with the code of what went wrong; there is no update then.
     """
-    _prepare(plan, data.text_encoder, hardware)
+    prepare_process(plan, data.text_encoder, hardware)
     settings, code = plan.task, code_of(plan.task)
     group = WorkerGroup(hardware)
     resumed = _checkpoint_weights(files.kept / CHECKPOINT_FILE)
@@ -133,28 +134,23 @@ def train_visit(
     clock = Clock()
     saver = _Saver(files, model, engine, group)
     try:
-        train_epochs(
-            task,
-            engine,
-            group,
-            LoopSettings(settings.precision, hardware.micro_batch, settings.optimizer.most_skipped),
-            position,
-            clock,
-            learning_rate_at=_curve(plan),
-            epochs=plan.epochs,
-            seed=visit_seed(plan),
-            report=report,
-            save_if_due=saver.save_if_due,
-        )
+        with out_of_memory_as_code():
+            train_epochs(
+                task,
+                engine,
+                group,
+                LoopSettings(settings.precision, hardware.micro_batch, settings.optimizer.most_skipped),
+                position,
+                clock,
+                learning_rate_at=_curve(plan),
+                epochs=plan.epochs,
+                seed=visit_seed(plan),
+                report=report,
+                save_if_due=saver.save_if_due,
+            )
     except NotFinite as error:
         _dump(files.kept / NOT_FINITE_FILE, error, engine, group)
         raise
-    except (RuntimeError, MemoryError) as error:
-        if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
-            raise
-        raise VisitFailed(
-            RefusalCode.OUT_OF_MEMORY, "lower task.batch_size, or turn on activation_checkpointing"
-        ) from error
     average_buffers(model, group)
     numbers = position.means() | task.numbers()
     numbers |= {name: group.sum(value) for name, value in sorted(position.told.items())}
@@ -188,6 +184,23 @@ def train_visit(
     }
     write_whole(files.out / TIMING_FILE, json.dumps(timing))
     write_whole(files.out / METRICS_FILE, json.dumps(numbers, sort_keys=True))
+
+
+@contextmanager
+def out_of_memory_as_code() -> Iterator[None]:
+    """Turns what torch says when memory runs out into an error with its code.
+
+    Raises:
+        VisitFailed: OUT_OF_MEMORY.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
+            raise
+        raise VisitFailed(
+            RefusalCode.OUT_OF_MEMORY, "lower task.batch_size, or turn on activation_checkpointing"
+        ) from error
 
 
 def _curve(plan: Plan) -> Callable[[float], float]:
@@ -308,7 +321,7 @@ def evaluate_visit(
     Raises:
         VisitFailed: with the code of what went wrong; nothing was written then.
     """
-    _prepare(plan, data.text_encoder, hardware)
+    prepare_process(plan, data.text_encoder, hardware)
     group = WorkerGroup(hardware)
     code = code_of(plan.task)
     model = code.build_model(plan.task, data.text_encoder, False)
@@ -328,7 +341,7 @@ def visit_seed(plan: Plan) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def _prepare(plan: Plan, text_encoder: Path, hardware: Hardware) -> None:
+def prepare_process(plan: Plan, text_encoder: Path, hardware: Hardware) -> None:
     """Make this process deterministic and check that the text encoder is the run's."""
     found = folder_digest(text_encoder)
     if found != plan.text_encoder:

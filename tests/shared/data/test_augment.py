@@ -1,10 +1,11 @@
 """Each augmentation, by the effect that can be seen in the image."""
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mammofed_shared.data.augment import Ranges, affine, elastic, flip, synthetic_view
+from mammofed_shared.data.augment import Ranges, _smooth_field, affine, elastic, flip, synthetic_view
 
 STILL = Ranges(
     flip_probability=0.0,
@@ -97,6 +98,27 @@ def test_elastic_bends_the_image_by_up_to_alpha_pixels() -> None:
     shift = np.abs(bent[10:-10, 10:-10].astype(float) - columns[10:-10, 10:-10]) / 3
     assert 3.0 < shift.max() <= 6.4
     assert shift.mean() > 0.5
+
+
+def test_an_elastic_field_drawn_at_every_third_pixel_is_like_one_drawn_at_every_pixel() -> None:
+    ranges = Ranges(elastic_alpha_px=10.0, elastic_sigma_px=15.0)
+
+    def at_every_pixel(random: np.random.Generator) -> NDArray[np.float32]:
+        field = cv2.GaussianBlur(random.uniform(-1, 1, (304, 182)).astype(np.float32), (0, 0), 15.0)
+        return field * (10.0 / np.abs(field).max())
+
+    def told(field: NDArray[np.float32]) -> list[float]:
+        """Largest and root mean square step, slopes down and across, correlation at the distance σ."""
+        power = float((field**2).mean())
+        slopes = [float((np.diff(field, axis=axis) ** 2).mean()) ** 0.5 for axis in (0, 1)]
+        correlation = float((field[:, 15:] * field[:, :-15]).mean()) / power
+        return [float(np.abs(field).max()), power**0.5, *slopes, correlation]
+
+    seeds = range(300)
+    wanted = np.mean([told(at_every_pixel(np.random.default_rng(seed))) for seed in seeds], axis=0)
+    found = np.mean([told(_smooth_field((304, 182), ranges, np.random.default_rng(seed))) for seed in seeds], axis=0)
+
+    assert found == pytest.approx(wanted, rel=0.05)
 
 
 def test_equal_generators_give_equal_views_and_others_do_not() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mammofed_shared.evaluation.discrimination import auroc, exam_score
+from mammofed_shared.evaluation.discrimination import Labelled, discrimination_numbers, exam_score
 from mammofed_shared.evaluation.zero_shot import (
     density_accuracy,
     finding_numbers,
@@ -45,12 +45,6 @@ def test_an_exams_score_is_the_maximum_over_breasts_and_images() -> None:
     assert exam_score([(R, -0.5)]) == -0.5
 
 
-def test_auroc_is_none_where_only_one_class_exists() -> None:
-    assert auroc([True, True], [0.1, 0.2]) is None
-    assert auroc([], []) is None
-    assert auroc([False, True, False, True], [0.1, 0.4, 0.35, 0.8]) == 1.0
-
-
 def test_direction_is_the_normalised_mean_of_the_prompts() -> None:
     directions = {"left": [1.0, 0.0], "right": [0.0, 1.0]}
 
@@ -65,7 +59,7 @@ def test_scores_and_numbers_of_exams_with_known_answers() -> None:
     images = vectors([0, 1], [1, 0], [1, 4], [0, 1], [1, 1], [1, 1])
 
     scores = score_findings(exams, images, ["mass", "calcification"], embed)
-    numbers = finding_numbers(scores, ["mass", "calcification"])
+    numbers = finding_numbers(scores, ["mass", "calcification"], least_cell=1)
 
     found = {(score.exam.exam, score.finding): score.score for score in scores}
     assert found["a", "mass"] == pytest.approx(1.0)
@@ -74,9 +68,35 @@ def test_scores_and_numbers_of_exams_with_known_answers() -> None:
         "num_labelled/mass": 2.0,
         "num_positive/mass": 1.0,
         "auroc/mass": 1.0,
-        "num_labelled/calcification": 0.0,
-        "num_positive/calcification": 0.0,
+        "auroc_low/mass": 1.0,
+        "auroc_high/mass": 1.0,
+        "histogram_positive/mass/1999": 0.0,
+        "histogram_positive/mass/2000": 1.0,
+        "histogram_negative/mass/1242": 0.0,
+        "histogram_negative/mass/1243": 1.0,
+        "suppressed/calcification": 1.0,
     }
+
+
+def test_a_finding_of_too_few_patients_in_either_class_is_not_told() -> None:
+    def labelled(num_positive: int, num_negative: int, exams_of_each: int = 1) -> Labelled:
+        found = Labelled()
+        for number in range(num_positive + num_negative):
+            for _ in range(exams_of_each):
+                found.add(number < num_positive, number / 100, f"p{number}")
+        return found
+
+    assert set(discrimination_numbers(labelled(3, 3), 3)) == {
+        "num_labelled",
+        "num_positive",
+        "auroc",
+        "auroc_low",
+        "auroc_high",
+    }
+    assert discrimination_numbers(labelled(2, 50), 3) == {}
+    assert discrimination_numbers(labelled(50, 2), 3) == {}
+    assert discrimination_numbers(labelled(2, 50, exams_of_each=9), 3) == {}, "18 exams of two patients"
+    assert discrimination_numbers(labelled(0, 50), 1) == {}
 
 
 def test_density_is_that_of_the_nearest_sentence_over_known_exams() -> None:
@@ -84,5 +104,6 @@ def test_density_is_that_of_the_nearest_sentence_over_known_exams() -> None:
     fatty, extreme = [0, 0, 1], [0, 0, 0, 0, 0, 1]
     images = vectors(fatty, fatty, fatty, fatty, extreme, extreme)
 
-    assert density_accuracy(exams, images, embed) == 0.5
-    assert density_accuracy(exams[2:], images[4:], embed) is None
+    assert density_accuracy(exams, images, embed, least_cell=2) == 0.5
+    assert density_accuracy(exams, images, embed, least_cell=3) is None
+    assert density_accuracy(exams[2:], images[4:], embed, least_cell=1) is None

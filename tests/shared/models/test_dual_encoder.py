@@ -88,3 +88,16 @@ def test_text_checkpointing_changes_no_gradient() -> None:
 
     assert found[0]
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_the_last_token_is_the_last_of_the_text_and_not_of_the_padding() -> None:
+    torch.manual_seed(0)
+    first, last = TextEncoder(FOLDER).eval(), TextEncoder(FOLDER, pooling="last").eval()
+    last.load_state_dict(first.state_dict())
+    ids = torch.tensor([[2, 7, 9, 3, 0, 0], [2, 7, 9, 11, 12, 3]])
+    mask = (ids > 0).long()
+
+    with torch.no_grad():
+        hidden = first.hidden_states(ids, mask)
+        assert torch.equal(first(ids, mask), hidden[:, 0])
+        assert torch.equal(last(ids, mask), torch.stack([hidden[0, 3], hidden[1, 5]]))

@@ -83,3 +83,12 @@ def test_frozen_batch_norm_never_moves_and_local_does() -> None:
         moved = any(not torch.equal(before[name], buffer) for name, buffer in encoder.named_buffers())
         assert moved is moves
         assert encoder.training
+
+
+def test_compiling_changes_no_name_of_the_state() -> None:
+    encoder = ImageEncoder("mammofed_small_cnn")
+    names = list(encoder.state_dict())
+
+    encoder.compile_encoder()
+
+    assert list(encoder.state_dict()) == names

@@ -1,5 +1,6 @@
 """What an update may hold: exactly the tensors that were asked for, finite, and numbers that the task declares."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -84,10 +85,125 @@ def test_an_integer_tensor_needs_no_finite_check(tmp_path: Path) -> None:
         check_tensors(payload, EXPECTED)
 
 
+def _names(declared: Iterable[str]) -> set[str]:
+    """Names of every declared form."""
+    return {name.replace("d#", "d16").replace("*", "mass").replace("#", "2000") for name in declared}
+
+
 def test_every_declared_number_may_leave(plan: Plan) -> None:
-    declared = dict.fromkeys(TASKS["pretrain"].train_metrics, 1.0)
-    assert "num_exams" in declared
+    declared = dict.fromkeys(_names(TASKS["pretrain"].train_metrics), 1.0)
+    assert {"num_exams", "received/recall_at_1/d16", "sent/auroc/mass/d16", "loss/d16"} <= set(declared)
     check_metrics(plan, declared)
+    evaluation = plan.model_copy(update={"kind": "evaluate"})
+    evaluated = dict.fromkeys(_names(TASKS["pretrain"].evaluate_metrics) - {"suppressed/mass"}, 1.0)
+    check_metrics(evaluation, {**evaluated, "num_labelled/mass": 2.0, "suppressed/calcification": 1.0})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "received/auroc/mass/d17",
+        "received/auroc/mass/d0",
+        "received/auroc/mass/d01",
+        "received/auroc/mass/embed",
+        "received/auroc/jane-doe/d1",
+        "received/auroc/mass",
+        "received/recall_at_1",
+        "received/recall_at_2/d1",
+        "received/recall_at_1/mass/d1",
+        "received/histogram_positive/mass/1000",
+        "kept/recall_at_1/d1",
+        "recall_at_1/d1",
+        "auroc/mass/d1",
+        "loss/d17",
+        "loss/d1/d2",
+        "loss/d1/",
+        "loss_image_text/d1",
+        "received/auroc/*/d1",
+        "received/auroc/mass/d#",
+        "loss/d#",
+        "loss/#",
+    ],
+)
+def test_a_validation_number_of_any_other_form_is_refused(plan: Plan, name: str) -> None:
+    check_metrics(plan, {**METRICS, "received/auroc/mass/d1": 0.5, "sent/recall_at_10/d2": 0.5, "loss/d1": 0.5})
+    with pytest.raises(Refused, match="METRIC_NOT_ALLOWED"):
+        check_metrics(plan, {**METRICS, name: 0.5})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("data_wait", 1.1),
+        ("received/recall_at_1/d1", -0.1),
+        ("sent/auroc_low/mass/d1", 1.5),
+        ("received/num_positive/mass/d1", 10.5),
+        ("received/num_texts/d1", -1.0),
+    ],
+)
+def test_a_value_that_the_number_cannot_have_is_refused(plan: Plan, name: str, value: float) -> None:
+    check_metrics(plan, {**METRICS, name: 1.0})
+    with pytest.raises(Refused, match="METRIC_NOT_ALLOWED"):
+        check_metrics(plan, {**METRICS, name: value})
+
+
+HISTOGRAMS = {
+    "num_labelled/mass": 50.0,
+    "num_positive/mass": 20.0,
+    "histogram_positive/mass/1000": 0.0,
+    "histogram_positive/mass/1100": 20.0,
+    "histogram_negative/mass/900": 10.0,
+    "histogram_negative/mass/2000": 20.0,
+}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"histogram_positive/mass/0": 0.0},
+        {"histogram_positive/mass/2001": 0.0},
+        {"histogram_positive/mass/01": 0.0},
+        {"histogram_positive/mass/1.5": 0.0},
+        {"histogram_positive/mass/-1": 0.0},
+        {"histogram_positive/mass/": 0.0},
+        {"histogram_positive/mass": 0.0},
+        {"histogram_positive/mass/#": 0.0},
+        {"histogram_positive/1000": 0.0},
+        {"histogram_positive/asymmetry/1000": 0.0},
+        {"histogram_other/mass/1000": 0.0},
+        {"auroc/mass/1000": 0.0},
+        {"histogram_positive/mass/1100": 19.5},
+        {"histogram_positive/mass/1000": -5.0, "histogram_positive/mass/1100": 25.0},
+        {"histogram_positive/mass/1000": 5.0},
+        {"num_labelled/mass": 51.0},
+        {"num_positive/mass": 21.0, "num_labelled/mass": 51.0},
+        {"histogram_positive/mass/1100": float("nan")},
+    ],
+)
+def test_a_histogram_that_is_not_whole_or_of_another_form_is_refused(plan: Plan, changed: dict[str, float]) -> None:
+    evaluation = plan.model_copy(update={"kind": "evaluate"})
+    check_metrics(evaluation, HISTOGRAMS)
+    with pytest.raises(Refused, match="METRIC_NOT_ALLOWED"):
+        check_metrics(evaluation, {**HISTOGRAMS, **changed})
+    with pytest.raises(Refused, match="METRIC_NOT_ALLOWED"):
+        check_metrics(plan, {**METRICS, **HISTOGRAMS})  # training tells none
+
+
+def test_a_histogram_of_exams_that_are_not_counted_is_refused(plan: Plan) -> None:
+    evaluation = plan.model_copy(update={"kind": "evaluate"})
+    bare = {name: value for name, value in HISTOGRAMS.items() if not name.startswith("num_")}
+    one_class = {name: value for name, value in HISTOGRAMS.items() if "histogram_negative" not in name}
+    for numbers in (bare, one_class):
+        with pytest.raises(Refused, match="histograms of mass"):
+            check_metrics(evaluation, numbers)
+
+
+def test_of_a_finding_that_is_not_told_nothing_is_told(plan: Plan) -> None:
+    evaluation = plan.model_copy(update={"kind": "evaluate"})
+    check_metrics(evaluation, {"suppressed/mass": 1.0, "auroc/calcification": 0.5, "num_exams": 5.0})
+    for more in ({"suppressed/mass": 3.0}, {"num_labelled/mass": 5.0}, {"probe_auroc/mass": 0.5}):
+        with pytest.raises(Refused, match="suppressed/mass"):
+            check_metrics(evaluation, {"suppressed/mass": 1.0, **more})
 
 
 @pytest.mark.parametrize(

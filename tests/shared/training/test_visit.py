@@ -6,16 +6,19 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from mammofed_shared.config.pretrain import PretrainSettings
 from mammofed_shared.config.text_encoder import folder_digest
 from mammofed_shared.data.manifest import read_exams
 from mammofed_shared.errors import VisitFailed
 from mammofed_shared.exam import Exam, Split
+from mammofed_shared.models.dual_encoder import DualEncoder
 from mammofed_shared.protocol.payload import Payload, reference_of
 from mammofed_shared.protocol.plan import Plan, Progress
 from mammofed_shared.protocol.release import check_metrics
@@ -263,6 +266,53 @@ def test_losses_that_are_not_finite_end_the_visit_with_a_dump_of_numbers(
     assert set(dump) == {"steps", "tensors"}
     assert [step["loss"] for step in dump["steps"]] == ["nan", "nan"]
     assert set(dump["tensors"]["log_scale"]) == {"norm", "num_not_finite"}
+
+
+def test_the_loss_of_a_data_set_of_too_few_patients_is_not_told(tmp_path: Path, exams: list[Exam], state: Path) -> None:
+    several = [replace(exam, dataset="few" if place < 3 else "many") for place, exam in enumerate(exams)]
+    assert [exam.split for exam in several[:8]] == [Split.TRAIN] * 8
+    data = SiteData(several, ("few", "many"), TEXT_ENCODER, least_cell=4)
+
+    train_visit(plan_for(state), files_of(state, tmp_path), data, Hardware(threads=1), lambda progress: None)
+
+    told = json.loads((tmp_path / "metrics.json").read_text())
+    assert "loss/d2" in told
+    assert "loss/d1" not in told
+
+
+def test_memory_that_runs_out_is_told_apart_from_other_failures(
+    tmp_path: Path, exams: list[Exam], state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = DualEncoder.forward
+
+    def hungry(model: DualEncoder, greys: torch.Tensor, *texts: torch.Tensor) -> object:
+        if len(greys) > 2:
+            torch.empty(2**55, dtype=torch.uint8)  # the allocator itself refuses
+        return forward(model, greys, *texts)
+
+    monkeypatch.setattr(DualEncoder, "forward", hungry)
+
+    with pytest.raises(VisitFailed, match="OUT_OF_MEMORY"):
+        train(plan_for(state), state, exams, tmp_path / "whole")
+    small = Hardware(threads=1, micro_batch=2)
+    train_visit(plan_for(state), files_of(state, tmp_path / "chunks"), data_of(exams), small, lambda progress: None)
+    metrics = json.loads((tmp_path / "chunks" / "metrics.json").read_text())
+    assert (metrics["micro_batch"], metrics["num_samples"]) == (2, 16)
+
+
+def test_the_number_of_loaders_changes_no_bit(tmp_path: Path, exams: list[Exam], state: Path) -> None:
+    frozen = TASK.model_copy(
+        update={
+            "image_encoder": TASK.image_encoder.model_copy(update={"batch_norm": "frozen"}),
+            "augmentation": TASK.augmentation.model_copy(update={"natural_view": False}),
+        }
+    )
+    plan = plan_for(state, task=frozen)
+    for name, loaders in (("one", 1), ("three", 3)):
+        data = replace(data_of(exams), loaders=loaders)
+        train_visit(plan, files_of(state, tmp_path / name), data, Hardware(threads=1), lambda progress: None)
+
+    assert sha(tmp_path / "one/update.safetensors") == sha(tmp_path / "three/update.safetensors")
 
 
 def test_a_state_of_another_model_is_refused(tmp_path: Path, exams: list[Exam], state: Path) -> None:
