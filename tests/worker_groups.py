@@ -15,16 +15,20 @@ import torch
 from torch import Tensor, nn
 
 from mammofed_shared.config.pretrain import OptimizerSettings
+from mammofed_shared.config.text_adaptation import TextSettings
 from mammofed_shared.losses.contrastive import mvs_loss
 from mammofed_shared.models.dual_encoder import DualEncoder
 from mammofed_shared.models.image_encoder import ImageEncoder
 from mammofed_shared.models.text_encoder import TextEncoder
+from mammofed_shared.training import text
 from mammofed_shared.training.group import WorkerGroup, shares_of
 from mammofed_shared.training.hardware import Hardware
 from mammofed_shared.training.kept import average_buffers, load_moments, save_moments
 from mammofed_shared.training.share import Share
+from mammofed_shared.training.site_data import SiteData
 from mammofed_shared.training.step import Losses, accumulate_gradients
 from mammofed_shared.training.visit import make_engine
+from report_exams import report_exams
 
 TEXT_ENCODER = Path(__file__).parent.parent / "configs/text_encoder/demo"
 ANSWER_WITHIN_S = 120.0
@@ -83,7 +87,7 @@ class SmallTask:
     def losses(self, outputs: tuple[Tensor, ...]) -> Losses:
         """As the task ``pretrain``."""
         loss = mvs_loss(*outputs[0].unbind(1), *outputs[1].unbind(1), outputs[2][:1].exp())
-        return Losses(loss.total, {"loss_image_text": loss.image_text}, loss.rows_B)
+        return Losses(loss.total, {"loss_image_text": loss.image_text}, loss.rows)
 
     def after_step(self) -> None:
         """Nothing needs to hold."""
@@ -125,7 +129,25 @@ def steps(hardware: Hardware, count: int, num_steps: int, folder: str, start_fro
     return {"before": before, "after": engine.weights(), "norms": norms, "num_steps": engine.num_steps}
 
 
-PARTS = {"gradients": gradients, "steps": steps}
+def text_steps(hardware: Hardware, num_steps: int) -> dict[str, Any]:
+    """Weights after some steps of text adaptation on 9 reports."""
+    group = WorkerGroup(hardware)
+    settings = TextSettings.model_validate(
+        {"text_encoder": {"weights": "none", "activation_checkpointing": False}, "batch_size": 9, "precision": "fp32"}
+    )
+    torch.manual_seed(0)
+    model = text.build_model(settings, TEXT_ENCODER, False)
+    task = text.TextTask(settings, model, SiteData(report_exams(9), ("one",), TEXT_ENCODER, 2), group)
+    engine = make_engine(model, group, OptimizerSettings(), "fp32")
+    model.train()
+    for epoch in range(num_steps):
+        share = next(task.shares(1, epoch, 0))
+        accumulate_gradients(task, engine, group, share, "fp32", hardware.micro_batch, seed=epoch)
+        engine.step(1e-4)
+    return engine.weights()
+
+
+PARTS = {"gradients": gradients, "steps": steps, "text_steps": text_steps}
 
 
 def in_group(hardware: Hardware, folder: Path, part: str, *args: Any) -> list[Any]:

@@ -13,7 +13,14 @@ from mammofed_shared.training.visit import initial_state
 
 
 def main(folder: Path) -> None:
-    """Read ``request.json``; write ``state.safetensors`` and ``spec.json``."""
+    """Read ``request.json``; write ``state.safetensors`` and ``spec.json``. Ends the process where that cannot be."""
+    try:
+        _make(folder)
+    except MammofedError as error:
+        sys.exit(f"error: {error}")
+
+
+def _make(folder: Path) -> None:
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
     settings: TaskSettings = TypeAdapter(TaskSettings).validate_python(request["task"])
     out = folder / "state.safetensors"
@@ -22,7 +29,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(Path(sys.argv[1]))
-    except MammofedError as error:
-        sys.exit(f"error: {error}")
+    main(Path(sys.argv[1]))

@@ -129,6 +129,33 @@ def augment_text_(site: Site, config: Config = None, overrides: Overrides = None
     augment_text(settings, Console())
 
 
+@app.command("plan")
+def plan_(
+    site: Site,
+    config: Config = None,
+    overrides: Overrides = None,
+    run: Annotated[
+        Path | None, typer.Option("--run", help="The lead's run YAML; without it, as the last plan that came here.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Tell what a visit will need: memory, seconds a step, hours, disk. Nothing leaves, and nothing is trained.
+
+    Some ten steps are done with random weights, this site's prepared exams and the worker settings of its YAML, so try
+    settings by overrides: `site-client plan --site mayo --run run.yaml worker.micro_batch=4 worker.loaders=8`. What
+    does not fit is said with what to change. The next visit logs how far off the prediction was.
+
+    Not while `site-client` runs here: both would want the same hardware.
+    """
+    from mammofed_site.plan_command import plan_site
+
+    settings = _settings(site, config, overrides)
+    start_logging(settings.folder / "plan.log", console=False)
+    settings = settings.model_copy(update={"text_encoder": locate_text_encoder(settings.text_encoder)})
+    with _only_client(settings.folder):
+        plan_site(settings, run, Console(), as_json=as_json)
+
+
 def _settings(site: str, config: Path | None, overrides: list[str] | None) -> SiteSettings:
     settings = load(config or Path(f"configs/site/{site}.yaml"), SiteSettings, overrides or [])
     if settings.site != site:

@@ -22,6 +22,7 @@ from mammofed_site.app import SITE_KEY, app, current_monitor
 from mammofed_site.audit import Audit
 from mammofed_site.enrol import install_renewal, renewal_due, renewal_request
 from mammofed_site.link import Link, NotWanted
+from mammofed_site.progress_bar import visit_shown
 from mammofed_site.visit import Monitor, VisitCancelled, forget_result, visit_folder, warm_up
 
 logger = logging.getLogger(__name__)
@@ -117,7 +118,8 @@ class SiteClient:
             if state is not None:
                 self._fetch(plan, state)
             heartbeat.state = _STATE_OF[plan.kind]
-            reply = app(plan_message(plan, state, node_id=1), self._context)
+            with visit_shown(monitor, f"round {plan.round}: {plan.kind}"):
+                reply = app(plan_message(plan, state, node_id=1), self._context)
             heartbeat.state = pb.SUBMITTING
             if reply.has_error():
                 self._link.fail(plan.task_id, RefusalCode(reply.error.code))

@@ -1,6 +1,6 @@
 """How many samples a process of this site computes at once: as its YAML says, or as its memory has taught.
 
-    <site folder>/micro-batch.json    settings of the run and of the worker → the number; remove it to try again
+<site folder>/micro-batch.json    settings of the run and of the worker → the number; remove it to try again
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from mammofed_shared.protocol.plan import Plan
 
 def known_micro_batch(settings: SiteSettings, plan: Plan) -> int | None:
     """The number that the YAML names, or a smaller one that an earlier visit has found; None: a process's share."""
-    found = _read(_path(settings)).get(_key(settings, plan))
+    found = _read(_path(settings)).get(settings_key(settings, plan))
     return min((number for number in (settings.worker.micro_batch, found) if number), default=None)
 
 
@@ -27,17 +27,18 @@ def half_micro_batch(worker: WorkerSettings, plan: Plan) -> int | None:
 def note_micro_batch(settings: SiteSettings, plan: Plan, micro_batch: int) -> None:
     """Remember what fits, for visits of the same settings on the same worker group."""
     path = _path(settings)
-    write_whole(path, json.dumps(_read(path) | {_key(settings, plan): micro_batch}, indent=1))
+    write_whole(path, json.dumps(_read(path) | {settings_key(settings, plan): micro_batch}, indent=1))
+
+
+def settings_key(settings: SiteSettings, plan: Plan) -> str:
+    """One word for what decides how much memory and time a step takes: of the run, and of this site's workers."""
+    worker = settings.worker
+    what = [plan.task.model_dump_json(), plan.preprocessing, worker.device, worker.processes, worker.distribution]
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
 
 def _path(settings: SiteSettings) -> Path:
     return settings.folder / "micro-batch.json"
-
-
-def _key(settings: SiteSettings, plan: Plan) -> str:
-    worker = settings.worker
-    what = [plan.task.model_dump_json(), plan.preprocessing, worker.device, worker.processes, worker.distribution]
-    return hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
 
 def _read(path: Path) -> dict[str, int]:

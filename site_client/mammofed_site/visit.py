@@ -17,6 +17,7 @@ import multiprocessing
 import os
 import shutil
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing import forkserver
@@ -31,6 +32,7 @@ from mammofed_shared.files import fsync_folder, write_whole
 from mammofed_shared.protocol.plan import Plan, Progress
 from mammofed_site import worker_entry
 from mammofed_site.micro_batch import half_micro_batch, known_micro_batch, note_micro_batch
+from mammofed_site.prediction import compare_with_prediction
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +57,8 @@ class VisitOrder(Settings):
     state: Path | None
     moments: Path | None
     """Optimizer moments to go on from; None: fresh ones."""
+    is_probe: bool = False
+    """Only find out what the visit would take (`site-client plan`); there is no state then."""
 
 
 @dataclass
@@ -111,14 +115,43 @@ def run_visit(settings: SiteSettings, plan: Plan, state: Path | None, monitor: M
     shutil.rmtree(folder / "result", ignore_errors=True)  # before the new order: it is not the order's result
     if _ordered_plan(folder) != plan:
         _forget_progress(folder)
-    worker = settings.worker.model_copy(update={"micro_batch": known_micro_batch(settings, plan)})
+    is_whole = not any((folder / name).exists() for name in PROGRESS_FILES)
+    began_s = time.monotonic()
+    result = do_order(settings, folder, make_order(settings, plan, state), monitor)
+    if plan.kind == "train" and is_whole:
+        compare_with_prediction(settings, plan, time.monotonic() - began_s)
+    return result
+
+
+def make_order(settings: SiteSettings, plan: Plan, state: Path | None, *, is_probe: bool = False) -> VisitOrder:
+    """What a worker group of this site is told to do for a plan."""
+    return VisitOrder(
+        plan=plan,
+        datasets=tuple((dataset.name, settings.prepared_folder(dataset)) for dataset in settings.datasets),
+        text_encoder=settings.text_encoder,
+        worker=settings.worker.model_copy(update={"micro_batch": known_micro_batch(settings, plan)}),
+        least_cell=settings.policy.least_cell,
+        caches=settings.folder / "caches",
+        log_file=settings.folder / "worker.log",
+        state=state,
+        moments=_moments(settings, plan),
+        is_probe=is_probe,
+    )
+
+
+def do_order(settings: SiteSettings, folder: Path, order: VisitOrder, monitor: Monitor) -> Path:
+    """Do an order in a folder that is there, and give that of its result; each time memory runs out, again with half
+    as many samples at once.
+
+    Raises: as ``run_visit``.
+    """
+    plan = order.plan
     while True:
-        order = _order(settings, plan, state, worker)
         write_whole(folder / "visit.json", order.model_dump_json())
         try:
             return _attempt(folder, order, monitor)
         except VisitFailed as error:
-            smaller = half_micro_batch(worker, plan)
+            smaller = half_micro_batch(order.worker, plan)
             if error.code is not RefusalCode.OUT_OF_MEMORY or plan.kind != "train" or smaller is None:
                 raise
         logger.warning(
@@ -128,21 +161,7 @@ def run_visit(settings: SiteSettings, plan: Plan, state: Path | None, monitor: M
             plan.task.batch_size,
         )
         note_micro_batch(settings, plan, smaller)
-        worker = worker.model_copy(update={"micro_batch": smaller})
-
-
-def _order(settings: SiteSettings, plan: Plan, state: Path | None, worker: WorkerSettings) -> VisitOrder:
-    return VisitOrder(
-        plan=plan,
-        datasets=tuple((dataset.name, settings.prepared_folder(dataset)) for dataset in settings.datasets),
-        text_encoder=settings.text_encoder,
-        worker=worker,
-        least_cell=settings.policy.least_cell,
-        caches=settings.folder / "caches",
-        log_file=settings.folder / "worker.log",
-        state=state,
-        moments=_moments(settings, plan),
-    )
+        order = order.model_copy(update={"worker": order.worker.model_copy(update={"micro_batch": smaller})})
 
 
 def _attempt(folder: Path, order: VisitOrder, monitor: Monitor) -> Path:

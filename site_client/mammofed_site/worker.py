@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from mammofed_shared.errors import DataError, RefusalCode, Refused, VisitFailed
 from mammofed_shared.log import start_logging
 from mammofed_shared.protocol.plan import Progress
 from mammofed_shared.training.hardware import Hardware
+from mammofed_shared.training.probe import probe_visit
 from mammofed_shared.training.site_data import SiteData
 from mammofed_shared.training.visit import VisitFiles, evaluate_visit, train_visit
 from mammofed_site.quality_counts import write_quality_counts
@@ -31,7 +33,7 @@ def do_visit(folder: str, rank: int, report: Callable[[Progress], None]) -> Refu
         if plan.kind == "query":
             write_quality_counts(order.datasets, Path(folder) / "unfinished")
         else:
-            _do_with_state(order, Path(folder), rank, report)
+            _do_with_model(order, Path(folder), rank, report)
     except (VisitFailed, DataError, Refused) as error:
         logger.error("task %s: %s", plan.task_id, error)
         return error.code
@@ -48,11 +50,28 @@ def do_visit(folder: str, rank: int, report: Callable[[Progress], None]) -> Refu
     return None
 
 
-def _do_with_state(order: VisitOrder, folder: Path, rank: int, report: Callable[[Progress], None]) -> None:
+def _do_with_model(order: VisitOrder, folder: Path, rank: int, report: Callable[[Progress], None]) -> None:
+    began_s = time.monotonic()
+    data, hardware, out = site_data(order), _hardware(order, folder, rank), folder / "unfinished"
+    if order.is_probe:
+        probe_visit(order.plan, out, folder, data, hardware, report, began_s)
+        return
     assert order.state is not None, "a visit starts from a state"
+    files = VisitFiles(
+        state=order.state,
+        moments=order.moments,
+        out=out,
+        kept=folder,
+        checkpoint_every_s=60 * order.worker.checkpoint_every_min,
+    )
+    do = train_visit if order.plan.kind == "train" else evaluate_visit
+    do(order.plan, files, data, hardware, report)
+
+
+def _hardware(order: VisitOrder, folder: Path, rank: int) -> Hardware:
     worker = order.worker
     is_training = order.plan.kind == "train"
-    hardware = Hardware(
+    return Hardware(
         device=worker.device,
         distribution=worker.distribution if is_training else "none",
         num_processes=worker.processes if is_training else 1,
@@ -62,15 +81,6 @@ def _do_with_state(order: VisitOrder, folder: Path, rank: int, report: Callable[
         micro_batch=worker.micro_batch,
         compile=worker.compile,
     )
-    files = VisitFiles(
-        state=order.state,
-        moments=order.moments,
-        out=folder / "unfinished",
-        kept=folder,
-        checkpoint_every_s=60 * worker.checkpoint_every_min,
-    )
-    do = train_visit if is_training else evaluate_visit
-    do(order.plan, files, site_data(order), hardware, report)
 
 
 def site_data(order: VisitOrder) -> SiteData:

@@ -15,7 +15,7 @@ import fake_workers
 from bare_site import bare_site
 from federation import make_plan
 from mammofed_shared.config.pretrain import OptimizerSettings, PretrainSettings
-from mammofed_shared.config.site import SiteSettings
+from mammofed_shared.config.site import SiteSettings, WorkerSettings
 from mammofed_shared.errors import RefusalCode, VisitFailed
 from mammofed_shared.protocol.plan import PayloadReference, Plan, Progress
 from mammofed_site import visit
@@ -89,6 +89,16 @@ def test_a_worker_that_ends_without_an_update_gives_a_code(
     assert (_do(settings, plan, "better") / "update.safetensors").read_text() == "better", (
         "asked again, it is done again"
     )
+
+
+def test_when_one_process_of_two_dies_the_other_is_killed(settings: SiteSettings) -> None:
+    worker = WorkerSettings(device="cpu", processes=2, distribution="ddp")
+    plan, pair = _plan(), settings.model_copy(update={"worker": worker})
+    with pytest.raises(VisitFailed) as caught:
+        _do(pair, plan, "the second is killed")
+    assert caught.value.code is RefusalCode.WORKER_DIED
+    pids = [int((visit_folder(settings, plan.task_id) / name).read_text()) for name in ("pid", "pid-1")]
+    assert len(set(pids)) == 2 and all(map(_is_gone, pids))
 
 
 def test_a_withdrawn_visit_has_its_worker_killed(settings: SiteSettings) -> None:
@@ -185,6 +195,57 @@ def test_a_query_is_counted_again_whenever_it_is_asked(settings: SiteSettings) -
         result = run_visit(settings, plan, None, Monitor())
         assert Counts.model_validate_json((result / "counted.json").read_text()) == COUNTS
         (result / "counted.json").write_text("of data that have changed since")
+
+
+# ── where a visit goes on ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_checkpoint_of_a_killed_worker_is_gone_on_from_and_then_removed(settings: SiteSettings) -> None:
+    plan = _plan()
+    with pytest.raises(VisitFailed):
+        _do(settings, plan, "is cut")
+    checkpoint = visit_folder(settings, plan.task_id) / "checkpoint.safetensors"
+    assert checkpoint.exists()
+    assert (_do(settings, plan, "tells how it begins") / "update.safetensors").read_text() == "in the middle"
+    assert not checkpoint.exists()
+
+
+def test_a_new_plan_of_the_same_name_forgets_the_checkpoint(settings: SiteSettings) -> None:
+    with pytest.raises(VisitFailed):
+        _do(settings, _plan(digest="0"), "is cut")
+    assert (_do(settings, _plan(digest="1"), "tells how it begins") / "update.safetensors").read_text() == "anew"
+
+
+# ── when memory runs out ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _ordered_micro_batch(settings: SiteSettings, plan: Plan) -> int | None:
+    written = (visit_folder(settings, plan.task_id) / "visit.json").read_text()
+    return visit.VisitOrder.model_validate_json(written).worker.micro_batch
+
+
+def test_out_of_memory_halves_the_micro_batch_until_it_fits_and_is_remembered(
+    settings: SiteSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = _plan(1), _plan(2)
+    assert first.task.batch_size == 16
+    assert (_do(settings, first, "fits 5") / "update.safetensors").exists()
+    assert _ordered_micro_batch(settings, first) == 4
+    assert caplog.text.count("out of memory") == 2
+    caplog.clear()
+    _do(settings, second, "fits 5")
+    assert _ordered_micro_batch(settings, second) == 4 and not caplog.text, "it begins with what was learnt"
+    other = _plan(3, task=PretrainSettings(batch_size=8))
+    _do(settings, other, "first")
+    assert _ordered_micro_batch(settings, other) is None, "learnt for these settings alone"
+
+
+def test_where_not_even_one_sample_fits_the_visit_ends(settings: SiteSettings) -> None:
+    plan = _plan()
+    with pytest.raises(VisitFailed) as caught:
+        _do(settings, plan, "fits 0")
+    assert caught.value.code is RefusalCode.OUT_OF_MEMORY
+    assert _ordered_micro_batch(settings, plan) == 1
 
 
 # ── optimizer moments ───────────────────────────────────────────────────────────────────────────────────────────

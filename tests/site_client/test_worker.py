@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from federation import make_plan, small_state
+from mammofed_shared.config.site import WorkerSettings
 from mammofed_shared.errors import DataError, RefusalCode
 from mammofed_shared.protocol.plan import Plan
 from mammofed_site import worker
@@ -34,11 +35,14 @@ def _order(folder: Path, plan: Plan, datasets: tuple[tuple[str, Path], ...] = ()
         plan=plan,
         datasets=datasets,
         text_encoder=TEXT_ENCODER,
-        device="cpu",
-        threads=1,
+        worker=WorkerSettings(device="cpu", threads=1),
+        least_cell=2,
+        caches=folder / "caches",
         log_file=folder / "worker.log",
+        state=folder / "state",
         moments=None,
     )
+    (folder / "unfinished").mkdir()
     (folder / "visit.json").write_text(order.model_dump_json())
 
 
@@ -63,7 +67,7 @@ def test_a_failure_becomes_a_code_and_its_words_stay_in_the_sites_log(
     monkeypatch.setattr(worker, "read_exams", fail)
     reported: list[object] = []
 
-    assert worker.do_visit(str(tmp_path), str(tmp_path / "state"), str(tmp_path), reported.append) is code
+    assert worker.do_visit(str(tmp_path), 0, reported.append) is code
 
     assert reported == []
     assert str(error) in (tmp_path / "worker.log").read_text()
@@ -73,11 +77,11 @@ def test_a_failure_becomes_a_code_and_its_words_stay_in_the_sites_log(
 def test_a_query_counts_the_prepared_tables(tmp_path: Path) -> None:
     prepare_dataset(tmp_path / "screening", seed=1)
     _order(tmp_path, make_plan(None, kind="query"), (("screening", tmp_path / "screening"),))
-    assert worker.do_visit(str(tmp_path), None, str(tmp_path), lambda _: None) is None
-    counts = Counts.model_validate_json((tmp_path / "counted.json").read_text())
+    assert worker.do_visit(str(tmp_path), 0, lambda _: None) is None
+    counts = Counts.model_validate_json((tmp_path / "unfinished/counted.json").read_text())
     assert (counts.num_images, counts.num_exams, counts.num_patients) == (56, 14, 14)
 
 
 def test_a_query_of_tables_that_are_not_there_gives_a_code(tmp_path: Path) -> None:
     _order(tmp_path, make_plan(None, kind="query"), (("screening", tmp_path / "screening"),))
-    assert worker.do_visit(str(tmp_path), None, str(tmp_path), lambda _: None) is RefusalCode.NO_DATA
+    assert worker.do_visit(str(tmp_path), 0, lambda _: None) is RefusalCode.NO_DATA

@@ -99,3 +99,8 @@ class PretrainSettings(Settings):
     findings: tuple[str, ...] = ("mass", "calcification")
     """Findings whose zero-shot AUROC each evaluation reports."""
     measure: MeasureSettings = MeasureSettings()
+
+    @property
+    def validation_exams(self) -> int:
+        """Of ``measure``, by the name that it has in every task."""
+        return self.measure.validation_exams

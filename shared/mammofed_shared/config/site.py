@@ -84,11 +84,11 @@ class WorkerSettings(Settings):
     processes: int = Field(1, ge=1, le=64)
     """Processes that train together; one for each GPU."""
     distribution: Literal["none", "ddp", "zero-1", "zero-2", "zero-3"] = "none"
-    """How they share the work: `ddp` copies the model into each; DeepSpeed's `zero-1` to `zero-3` divide the optimizer's
-    moments, the gradients too, and the weights too. `none` is one process."""
+    """How they share the work: `ddp` copies the model into each; DeepSpeed's `zero-1` to `zero-3` divide the
+    optimizer's moments, the gradients too, and the weights too. `none` is one process."""
     micro_batch: Annotated[int, Field(ge=1)] | None = None
-    """Most samples that one process computes at once; the batch stays whole. Empty: all of its share, halved when memory
-    runs out."""
+    """Most samples that one process computes at once; the batch stays whole. Empty: all of its share, halved when
+    memory runs out."""
     compile: bool = False
     """Compile the encoders with torch.compile: minutes at the start of each visit, then shorter steps on a GPU."""
     threads: int = Field(2, ge=1)

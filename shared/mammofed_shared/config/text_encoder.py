@@ -22,13 +22,12 @@ def locate_text_encoder(named: Path) -> Path:
         ConfigurationError: there is neither; says how to bring it.
     """
     if named.is_dir() or named.is_absolute() or not HUB_NAME.fullmatch(str(named)):
-        _require_whole(named)
+        if not _is_whole(named):
+            raise _not_there(named)
         return named
-    folder = folder_from_hub(
+    return folder_from_hub(
         "text_encoder", str(named), ENCODER_FILES, lambda folder: _is_whole(folder) and _has_weights(folder)
     )
-    _require_whole(folder)
-    return folder
 
 
 def folder_digest(path: Path, files: Sequence[str] = ENCODER_FILES) -> str:
@@ -61,11 +60,6 @@ def _is_whole(folder: Path) -> bool:
 
 def _has_weights(folder: Path) -> bool:
     return any(folder.glob("*.safetensors"))
-
-
-def _require_whole(folder: Path) -> None:
-    if not _is_whole(folder):
-        raise _not_there(folder)
 
 
 def _not_there(path: Path) -> ConfigurationError:

@@ -22,16 +22,17 @@ def text_pair(
 
     Of a report with both sections: findings and impression. Of one with a single section: that, and its translation
     there and back where the site has one, else its sentences in another order (what the authors' released code draws,
-    and then drops). Of structured findings: two phrasings of the same facts, drawn anew each time.
+    and then drops). Of structured findings: the plain sentences, in which zero-shot prompts are written, too, and
+    another phrasing of the same facts, drawn anew each time.
 
     Args:
         exam: one that has a text.
         random: the sample's own.
         translations: a text → it, translated there and back; None where the site has not translated it.
     """
-    if exam.attributes is not None:
-        return _two_phrasings(exam, exam.attributes, random)
     assert exam.report is not None, "samples are of exams that have a text"
+    if exam.attributes is not None:
+        return exam.report.findings, _other_phrasing(exam, exam.attributes, random)
     text = only_section(exam.report)
     if text is None:
         return exam.report.findings, exam.report.impression
@@ -47,13 +48,13 @@ def only_section(report: Report) -> str | None:
     return None if report.findings and report.impression else report.findings or report.impression
 
 
-def _two_phrasings(exam: Exam, attributes: Sequence[Mapping[str, str]], random: np.random.Generator) -> tuple[str, str]:
+def _other_phrasing(exam: Exam, attributes: Sequence[Mapping[str, str]], random: np.random.Generator) -> str:
+    assert exam.report is not None
+    plain = exam.report.findings
     findings = structured_findings(attributes)
-
-    def said(variant: int) -> str:
-        return phrasing(findings, exam.density, exam.birads, exam=exam.exam, variant=variant)
-
-    first, *others = (int(variant) for variant in random.permutation(NUM_VARIANTS))
-    text = said(first)
-    # Of few facts some variants are the same text, though never all of them.
-    return text, next((view for view in map(said, others) if view != text), text)
+    variants = (
+        phrasing(findings, exam.density, exam.birads, exam=exam.exam, variant=int(variant))
+        for variant in random.permutation(NUM_VARIANTS)
+    )
+    # Of few facts some variants are the plain text, though never all of them.
+    return next((text for text in variants if text != plain), plain)

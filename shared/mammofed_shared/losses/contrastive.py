@@ -21,7 +21,7 @@ class MVSLoss:
     image_text: Tensor
     image_image: Tensor
     text_text: Tensor
-    rows_B: Tensor
+    rows: Tensor
 
 
 def info_nce(query_BD: Tensor, key_BD: Tensor, scale: Tensor) -> Tensor:

@@ -56,7 +56,7 @@ class TextAdaptation(nn.Module):
         """
         hidden_BTF = self.text_encoder.hidden_states(ids_BT, mask_BT)
         logits_NV: Tensor = self.masked_head(hidden_BTF[targets_BT >= 0], self._table())
-        pair_B1: Tensor = self.pair_head(hidden_BTF[:, 0])
+        pair_B1: Tensor = self.pair_head(self.text_encoder.pooled(hidden_BTF, mask_BT))
         return logits_NV.float(), pair_B1.squeeze(1).float()
 
     def forward(

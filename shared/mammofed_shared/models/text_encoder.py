@@ -56,7 +56,10 @@ class TextEncoder(nn.Module):
 
     def forward(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
         """One vector a text (B, F)."""
-        hidden_BTF = self.hidden_states(ids_BT, mask_BT)
+        return self.pooled(self.hidden_states(ids_BT, mask_BT), mask_BT)
+
+    def pooled(self, hidden_BTF: Tensor, mask_BT: Tensor) -> Tensor:
+        """What the token that speaks for each text holds (B, F)."""
         if self.pooling == "cls":
             return hidden_BTF[:, 0]
         last_B = mask_BT.sum(dim=1) - 1

@@ -104,8 +104,8 @@ def _float_buffers(model: nn.Module) -> list[Tensor]:
 
 
 def _flat_buffers(model: nn.Module) -> Tensor:
-    buffers = _float_buffers(model)
-    return torch.cat([buffer.reshape(-1) for buffer in buffers]) if buffers else torch.zeros(0)
+    nothing = torch.zeros(0, device=next(model.parameters()).device)
+    return torch.cat([nothing, *(buffer.reshape(-1) for buffer in _float_buffers(model))])
 
 
 def _set_flat_buffers(model: nn.Module, flat: Tensor) -> None:

@@ -118,7 +118,7 @@ class PretrainTask:
             "loss_text_text": loss.text_text,
             "temperature": torch.exp(-log_scale_B[:1]),
         }
-        return Losses(loss.total, parts, loss.rows_B)
+        return Losses(loss.total, parts, loss.rows)
 
     def after_step(self) -> None:
         """Hold the temperature in its range."""

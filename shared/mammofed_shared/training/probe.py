@@ -9,6 +9,7 @@ The loop, the worker group and the readers are those of a visit, so a probe fail
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -32,7 +33,6 @@ from mammofed_shared.training.step import Trainable
 from mammofed_shared.training.tasks import TaskCode, code_of
 from mammofed_shared.training.visit import (
     CHECKPOINT_FILE,
-    VisitFiles,
     make_engine,
     out_of_memory_as_code,
     peak_memory_gb,
@@ -45,27 +45,39 @@ _VALIDATED_EXAMS = 8
 
 
 def probe_visit(
-    plan: Plan, files: VisitFiles, data: SiteData, hardware: Hardware, report: Callable[[Progress], None]
+    plan: Plan,
+    out: Path,
+    kept: Path,
+    data: SiteData,
+    hardware: Hardware,
+    report: Callable[[Progress], None],
+    began_s: float,
 ) -> None:
     """Measure what a visit of the plan would take here. Every process of the group calls it; the first one writes.
 
     Args:
-        files: no state is read; the model's weights are random.
+        out, kept: folders, as in ``VisitFiles``.
         report: called after each step.
+        began_s: when this process began, by ``time.monotonic``; it has read the exams since.
 
     Raises:
         VisitFailed: as ``train_visit``; OUT_OF_MEMORY, where the visit would run out of it, too.
     """
     prepare_process(plan, data.text_encoder, hardware)
     with out_of_memory_as_code():
-        _probe(plan, files, data, hardware, report)
+        _probe(plan, out, kept, data, hardware, report, began_s)
 
 
 def _probe(
-    plan: Plan, files: VisitFiles, data: SiteData, hardware: Hardware, report: Callable[[Progress], None]
+    plan: Plan,
+    out: Path,
+    kept: Path,
+    data: SiteData,
+    hardware: Hardware,
+    report: Callable[[Progress], None],
+    began_s: float,
 ) -> None:
     settings, code = plan.task, code_of(plan.task)
-    began_s = time.monotonic()
     group = WorkerGroup(hardware)
     model = code.build_model(settings, data.text_encoder, False).to(group.device)
     task = code.bind(settings, model, data, group)
@@ -76,7 +88,7 @@ def _probe(
     marks = _stepped(task, engine, group, settings, hardware, num_warm_up, report)
     step_s = np.diff(marks.times_s)[num_warm_up:].tolist()
     began_s = time.monotonic()
-    save_checkpoint(files.kept / CHECKPOINT_FILE, model, engine, group, marks.position)
+    save_checkpoint(kept / CHECKPOINT_FILE, model, engine, group, marks.position)
     checkpoint_s = time.monotonic() - began_s
     own = torch.tensor([[peak_memory_gb(group), marks.waited_s[-1] - marks.waited_s[num_warm_up]]])
     peaks, waits = group.gather_rows(own.to(group.device), [1] * group.size).cpu().unbind(1)
@@ -84,7 +96,9 @@ def _probe(
         return
     num_steps = task.num_steps
     del engine, task, model  # as a visit makes room for the model that is validated
+    began_s = time.monotonic()
     fresh = code.build_model(settings, data.text_encoder, False).to(group.device)
+    model_s = time.monotonic() - began_s
     validation_s = _validation_s(code, settings, fresh, data, group.device)
     arrays = exchanged_arrays(fresh)
     keeps_moments = settings.optimizer.state == "keep"
@@ -100,14 +114,15 @@ def _probe(
         wait_s=float(waits.max()),
         warm_up_s=max(marks.times_s[num_warm_up] - marks.times_s[0] - num_warm_up * float(np.median(step_s)), 0.0),
         start_s=start_s,
+        model_s=model_s,
         checkpoint_s=checkpoint_s,
         validation_s=validation_s,
         weights_bytes=sum(array.nbytes for array in arrays.values()),
         moments_bytes=2 * sum(parameter.numel() * 4 for parameter in fresh.parameters()) * keeps_moments,
-        checkpoint_bytes=(files.kept / CHECKPOINT_FILE).stat().st_size,
+        checkpoint_bytes=(kept / CHECKPOINT_FILE).stat().st_size,
     )
-    (files.kept / CHECKPOINT_FILE).unlink()
-    write_whole(files.out / FIGURES_FILE, figures.model_dump_json())
+    (kept / CHECKPOINT_FILE).unlink()
+    write_whole(out / FIGURES_FILE, figures.model_dump_json())
 
 
 @dataclass(slots=True)
@@ -149,7 +164,7 @@ def _stepped(
             raise _Enough
 
     marks.note()
-    try:
+    with suppress(_Enough):
         train_epochs(
             task,
             engine,
@@ -164,8 +179,6 @@ def _stepped(
             report=lambda progress: report(progress.model_copy(update={"num_steps": wanted})),
             save_if_due=step_done,
         )
-    except _Enough:
-        pass
     return marks
 
 

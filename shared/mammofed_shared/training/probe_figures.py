@@ -33,7 +33,9 @@ class ProbeFigures(Settings):
     warm_up_s: float
     """How much longer the first steps took than later ones: first touch of the memory, compiling."""
     start_s: float
-    """From nothing to a model that can be trained."""
+    """From a new process to a model that can be trained, the exams read."""
+    model_s: float
+    """To make the model alone."""
     checkpoint_s: float
     """To write a checkpoint."""
     validation_s: float

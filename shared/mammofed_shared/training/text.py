@@ -41,6 +41,7 @@ def build_model(settings: TextSettings, text_encoder: Path, pretrained: bool) ->
         text_encoder,
         pretrained=from_folder,
         activation_checkpointing=settings.text_encoder.activation_checkpointing,
+        pooling=settings.text_encoder.pooling,
     )
     return TextAdaptation(encoder, text_encoder, pretrained=from_folder)
 
@@ -78,7 +79,7 @@ class TextTask:
         self._reader = masked_report_reader(settings, data, self._texts)
         self._loaders = data.loaders
         self._group = group
-        self._number_of = {name: number for number, name in enumerate(data.datasets)}
+        self._number_of = data.told_numbers(sample.exam for sample in self._texts.samples)
         if group.hardware.compile:
             model.text_encoder.compile_encoder()
 

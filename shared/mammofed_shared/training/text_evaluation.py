@@ -47,9 +47,7 @@ def evaluate(
     return Evaluation({"num_exams": float(len(texts.samples))} | found.numbers(data.least_cell), ())
 
 
-def validate(
-    settings: TextSettings, model: TextAdaptation, data: SiteData, device: torch.device
-) -> dict[str, float]:
+def validate(settings: TextSettings, model: TextAdaptation, data: SiteData, device: torch.device) -> dict[str, float]:
     """The same over validation exams, per data set: ``mlm_loss/d1``, ``pair_accuracy/d2`` and so on.
 
     Exams are a fixed choice of at most ``validation_exams``; empty where the site has none. The model is left as it
@@ -57,9 +55,7 @@ def validate(
     """
     told = dict(zip(data.datasets, DATASETS, strict=False))  # of further data sets nothing is told
     known = [exam for exam in data.exams if exam.split is Split.VALIDATION and exam.report and exam.dataset in told]
-    texts = ReportTexts(
-        fixed_choice(known, settings.validation_exams), Split.VALIDATION, settings.swapped_share
-    )
+    texts = ReportTexts(fixed_choice(known, settings.validation_exams), Split.VALIDATION, settings.swapped_share)
     found = {dataset: _Answers() for dataset in told}
     if texts.samples:
         with unmoved(model, device, settings.precision):

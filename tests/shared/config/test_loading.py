@@ -6,9 +6,11 @@ import pytest
 
 from mammofed_shared.config.base import Settings
 from mammofed_shared.config.loading import load
+from mammofed_shared.config.pretrain import PretrainSettings
 from mammofed_shared.config.run import RunSettings
 from mammofed_shared.config.simulation import SimulationSettings
 from mammofed_shared.config.site import SiteSettings
+from mammofed_shared.config.text_adaptation import TextSettings
 from mammofed_shared.errors import ConfigurationError
 
 CONFIGS = Path(__file__).parents[3] / "configs"
@@ -90,6 +92,28 @@ def test_a_wrong_key_is_refused_with_its_name_its_line_and_the_nearest_right_nam
     assert str(tmp_path / "run.yaml") in said
 
 
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        ("name: pretran", "line 8, task.name: 'pretran' is unknown; did you mean 'pretrain'?"),
+        ("name: zzz", "line 8, task.name: 'zzz' is unknown; known here: pretrain, text"),
+        ("batch_size: 4", "line 7, task.name: missing; it has no default"),
+        ("name: text\n  masked_shar: 0.2", "line 9, task.masked_shar: unknown key; did you mean 'masked_share'?"),
+        ("name: text\n  loss: {pair: 1}", "line 9, task.loss.pair: unknown key; did you mean 'pair_weight'?"),
+        ("name: text\n  masked_share: 2", "line 9, task.masked_share: Input should be less than 1 (found 2)"),
+        ("name: text\n  projection_dim: 8", "line 9, task.projection_dim: unknown key; did you mean"),
+        ("name: pretrain\n  image_encoder: {weights: 3}", "task.image_encoder.weights: Input should be a valid string"),
+    ],
+)
+def test_a_task_has_the_keys_of_its_name_and_no_others(tmp_path: Path, task: str, said: str) -> None:
+    assert said in _complaint(tmp_path, RUN.replace("name: pretrain", task))
+
+
+def test_the_name_says_which_task_it_is(tmp_path: Path) -> None:
+    assert isinstance(_load(tmp_path, RUN, "task.name=text", "task.swapped_share=0.25").task, TextSettings)
+    assert isinstance(_load(tmp_path).task, PretrainSettings)
+
+
 def test_a_key_that_is_near_to_none_is_answered_with_all_that_are_known(tmp_path: Path) -> None:
     said = _complaint(tmp_path, RUN.replace("  rounds: 3", "  rounds: 3\n  zzzzzz: 1"))
     assert "line 7, schedule.zzzzzz: unknown key; known here: kind, rounds, order, epochs, weighting" in said
@@ -129,6 +153,7 @@ def test_overrides_are_laid_over_the_file_in_their_order(tmp_path: Path) -> None
     settings = _load(tmp_path, RUN, "schedule.rounds=5", "task.loss.variant=reference", "seed=2", "seed=7")
     assert settings.schedule.rounds == 5
     assert settings.schedule.kind == "alternating", "the file's other keys stay"
+    assert isinstance(settings.task, PretrainSettings)
     assert settings.task.loss.variant == "reference", "a group that the file does not hold is made"
     assert settings.seed == 7
 

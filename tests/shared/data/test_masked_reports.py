@@ -52,8 +52,7 @@ def test_half_of_the_reports_have_an_impression_of_another_exam_in_other_words()
 
 def test_impressions_come_from_the_same_split_only() -> None:
     elsewhere = [
-        dataclasses.replace(exam, report=Report("Elsewhere.", "Other split."))
-        for exam in report_exams(16, Split.TEST)
+        dataclasses.replace(exam, report=Report("Elsewhere.", "Other split.")) for exam in report_exams(16, Split.TEST)
     ]
     texts = texts_of([*EXAMS, *elsewhere], swapped_share=1.0)
 
@@ -87,7 +86,9 @@ def test_exams_without_two_sections_have_no_pair() -> None:
     assert len(reader.texts.samples) == 3, "an exam without a text is no sample"
     assert (batch.pairs == NO_PAIR).tolist() == [False, True, True]
     assert ((batch.ids == SEP).sum(axis=1) == [2, 1, 1]).all()
-    assert len({reader.texts.draw(2, random).findings for random in generators(20)}) > 1, "said in other words each time"
+    assert len({reader.texts.draw(2, random).findings for random in generators(20)}) > 1, (
+        "said in other words each time"
+    )
 
 
 def test_a_batch_is_padded_and_each_sample_depends_on_its_own_generator() -> None:
@@ -105,7 +106,10 @@ def test_a_batch_is_padded_and_each_sample_depends_on_its_own_generator() -> Non
 
 
 def test_sections_are_joined_and_cut_with_their_closing_tokens_kept() -> None:
-    findings, impression = np.array([CLS, *range(10, 40), SEP], np.int32), np.array([CLS, *range(50, 70), SEP], np.int32)
+    findings, impression = (
+        np.array([CLS, *range(10, 40), SEP], np.int32),
+        np.array([CLS, *range(50, 70), SEP], np.int32),
+    )
 
     whole, was_cut = joined(findings, impression, 100)
     assert whole.tolist() == [CLS, *range(10, 40), SEP, *range(50, 70), SEP] and not was_cut

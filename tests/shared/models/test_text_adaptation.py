@@ -1,6 +1,7 @@
 """The model of text adaptation: one row a report, ModernBERT's own head."""
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -66,6 +67,18 @@ def test_both_tasks_train_the_encoder_and_their_own_head() -> None:
     assert all(parameter.grad is not None for parameter in model.parameters())
     table = model.text_encoder.model.get_input_embeddings().weight.grad
     assert table[7].abs().sum() > 0, "a word that is asked for moves its row of the table"
+
+
+@pytest.mark.parametrize(("pooling", "token"), [("cls", 0), ("last", 8)])
+def test_the_pair_is_asked_of_the_token_that_speaks_for_the_text(pooling: Literal["cls", "last"], token: int) -> None:
+    model = TextAdaptation(TextEncoder(TEXT_ENCODER, pooling=pooling), TEXT_ENCODER).eval()
+    ids, mask, targets, _ = inputs()
+
+    with torch.no_grad():
+        _, pair_B = model.predictions(ids, mask, targets)
+        expected = model.pair_head(model.text_encoder.hidden_states(ids, mask)[:2, token]).squeeze(1)
+
+    torch.testing.assert_close(pair_B[:2], expected)
 
 
 def test_a_batch_in_which_nothing_is_asked_has_gradients_of_zero() -> None:

@@ -9,6 +9,7 @@ import pytest
 from federation import METRICS, SMALL_SPEC, make_plan, small_state
 from mammofed_shared.config.pretrain import PretrainSettings
 from mammofed_shared.config.tasks import TASKS
+from mammofed_shared.config.text_adaptation import TextSettings
 from mammofed_shared.errors import RefusalCode, Refused
 from mammofed_shared.protocol import release
 from mammofed_shared.protocol.payload import Payload, PayloadWriter, write_payload
@@ -235,3 +236,17 @@ def test_an_evaluation_may_say_numbers_of_the_plans_findings_only(plan: Plan) ->
     for name in ("auroc/calcification", "auroc/jane-doe", "auroc/", "auroc", "auroc/mass/4711", "loss"):
         with pytest.raises(Refused, match="METRIC_NOT_ALLOWED"):
             check_metrics(evaluation, {name: 0.9})
+
+
+def test_text_adaptation_tells_its_own_numbers_and_none_of_a_finding(plan: Plan) -> None:
+    text = plan.model_copy(update={"task": TextSettings()})
+    numbers = {"num_exams": 8.0, "loss": 5.0, "loss/d1": 5.0, "mlm_loss": 4.0, "received/mlm_accuracy/d2": 0.5}
+    evaluation = {"num_exams": 8.0, "mlm_loss": 4.0, "mlm_accuracy": 0.5, "pair_loss": 0.7, "pair_accuracy": 0.5}
+
+    check_metrics(text, numbers)
+    check_metrics(text.model_copy(update={"kind": "evaluate"}), evaluation)
+    for name in ("temperature", "received/auroc/mass/d1", "mlm_loss/mass", "sent/mlm_loss", "pair_accuracy"):
+        with pytest.raises(Refused, match="METRIC_NOT_ALLOWED"):
+            check_metrics(text, {**numbers, name: 0.5})
+    with pytest.raises(Refused, match="not between 0 and 1"):
+        check_metrics(text, {**numbers, "received/mlm_accuracy/d2": 1.5})

@@ -10,6 +10,7 @@ from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto,
 
 from federation import make_plan, small_state
 from mammofed_shared.config.pretrain import OptimizerSettings, PretrainSettings
+from mammofed_shared.config.text_adaptation import TextSettings
 from mammofed_shared.errors import ProtocolError
 from mammofed_shared.protocol import federation_pb2 as pb
 from mammofed_shared.protocol.plan import Plan
@@ -108,6 +109,7 @@ def test_a_plan_comes_off_the_wire_as_it_went_on(plan: Plan) -> None:
         plan,
         plan.model_copy(update={"moments_from": "test/r0001/v00001/mayo/train", "epochs_before": 1}),
         plan.model_copy(update={"task": PretrainSettings(optimizer=OptimizerSettings(learning_rate=1 / 3))}),
+        plan.model_copy(update={"task": TextSettings(masked_share=0.3)}),
         make_plan(plan.state, site="central", kind="evaluate"),
         make_plan(None, site="central", kind="query"),
     ):

@@ -1,0 +1,75 @@
+"""The first state of a run: from files that the lead brings, with a clear word where they cannot serve."""
+
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub.constants
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.numpy import load_file
+from safetensors.torch import save_file
+
+from mammofed_server import initial_worker
+from mammofed_server.initial import begin_run
+from mammofed_server.run_state import RunState
+from mammofed_shared.config.text_encoder import folder_digest
+from mammofed_shared.protocol.payload import Payload
+from prepared import TEXT_ENCODER
+from runs import small_run_settings
+
+
+def make_here(work: Path) -> bool:
+    """In this process, which has torch loaded."""
+    initial_worker.main(work)
+    return True
+
+
+def begin(folder: Path, task: dict[str, Any], text_encoder: str = str(TEXT_ENCODER)) -> RunState:
+    return begin_run(small_run_settings(folder, task=task, text_encoder=text_encoder), make_here)
+
+
+def pretraining(weights: Path) -> dict[str, Any]:
+    image = {"name": "mammofed_small_cnn", "weights": str(weights), "activation_checkpointing": False}
+    return {"name": "pretrain", "image_encoder": image, "text_encoder": {"weights": "none"}, "projection_dim": 16}
+
+
+def test_a_run_begins_with_the_image_weights_that_the_lead_brings(tmp_path: Path) -> None:
+    import mammofed_shared.models.small_cnn  # noqa: F401
+
+    torch.manual_seed(5)
+    save_file(timm.create_model("mammofed_small_cnn", num_classes=0).state_dict(), tmp_path / "own.safetensors")
+
+    run = begin(tmp_path / "run", pretraining(tmp_path / "own.safetensors"))
+
+    brought = load_file(tmp_path / "own.safetensors")
+    with Payload(run.state_path(0)) as state:
+        assert all(np.array_equal(state[f"image_encoder.model.{name}"], array) for name, array in brought.items())
+
+
+def test_image_weights_that_are_not_there_end_the_start_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"error: image_encoder\.weights: expected none, imagenet, a \.safetensors"):
+        begin(tmp_path / "run", pretraining(tmp_path / "imagnet"))
+    assert not RunState.exists(tmp_path / "run")
+
+
+def test_an_encoder_named_as_at_the_hub_is_the_runs_by_the_digest_of_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    snapshot = tmp_path / "hub" / "models--some--encoder" / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot.parent.parent / "refs").mkdir()
+    (snapshot.parent.parent / "refs" / "main").write_text("a" * 40)
+    for file in TEXT_ENCODER.iterdir():
+        (snapshot / file.name).symlink_to(file)
+    save_file({}, snapshot / "model.safetensors")
+    task = {"name": "text", "text_encoder": {"weights": "none"}}
+
+    run = begin(tmp_path / "run", task, text_encoder="some/encoder")
+
+    assert run.record.text_encoder == folder_digest(snapshot)
+    assert run.record.settings.text_encoder == Path("some/encoder"), "the name stays what the lead wrote"
+    assert run.record.spec.task == "text" and "masked_head.bias" in run.record.spec.tensors
