@@ -86,6 +86,6 @@ def _smooth_field(shape: tuple[int, ...], ranges: Ranges, random: np.random.Gene
     step = max(int(ranges.elastic_sigma_px / _DRAWN_PER_SIGMA), 1)
     noise = random.uniform(-1, 1, (-(-shape[0] // step), -(-shape[1] // step))).astype(np.float32)
     field = cv2.GaussianBlur(noise, (0, 0), ranges.elastic_sigma_px / step)
-    field = np.asarray(cv2.resize(field, shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
-    field *= ranges.elastic_alpha_px / max(field.max(), -field.min())
-    return field
+    full: NDArray[np.float32] = np.asarray(cv2.resize(field, shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
+    full *= ranges.elastic_alpha_px / max(float(full.max()), -float(full.min()))
+    return full
