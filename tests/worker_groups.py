@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from mammofed_shared.config.pretrain import OptimizerSettings
 from mammofed_shared.config.text_adaptation import TextSettings
 from mammofed_shared.losses.contrastive import mvs_loss
-from mammofed_shared.models.dual_encoder import DualEncoder
+from mammofed_shared.models.dual_encoder import LARGEST_LOG_SCALE, DualEncoder
 from mammofed_shared.models.image_encoder import ImageEncoder
 from mammofed_shared.models.text_encoder import TextEncoder
-from mammofed_shared.training import text
+from mammofed_shared.training import text, zero
+from mammofed_shared.training.engine import Engine
 from mammofed_shared.training.group import WorkerGroup, shares_of
 from mammofed_shared.training.hardware import Hardware
 from mammofed_shared.training.kept import average_buffers, load_moments, save_moments
@@ -89,8 +90,9 @@ class SmallTask:
         loss = mvs_loss(*outputs[0].unbind(1), *outputs[1].unbind(1), outputs[2][:1].exp())
         return Losses(loss.total, {"loss_image_text": loss.image_text}, loss.rows)
 
-    def after_step(self) -> None:
-        """Nothing needs to hold."""
+    def after_step(self, engine: Engine) -> None:
+        """As the task ``pretrain``."""
+        engine.clamp(self.model.log_scale, LARGEST_LOG_SCALE)
 
     def numbers(self) -> dict[str, float]:
         """Nothing to tell."""
@@ -110,10 +112,18 @@ def gradients(hardware: Hardware, count: int, batch_norm: str, options: dict[str
     return {"losses": found, "grads": grads, "buffers": {name: b.numpy() for name, b in model.named_buffers()}}
 
 
-def steps(hardware: Hardware, count: int, num_steps: int, folder: str, start_from: str | None) -> dict[str, Any]:
-    """Weights before and after some steps; moments are read from ``start_from`` and written to ``folder``."""
+def steps(
+    hardware: Hardware, count: int, num_steps: int, folder: str, start_from: str | None, log_scale: float | None = None
+) -> dict[str, Any]:
+    """Weights before and after some steps; moments are read from ``start_from`` and written to ``folder``.
+
+    Stage 3 of ZeRO divides every parameter here, however small. ``log_scale`` is the model's in place of its own.
+    """
+    zero.KEPT_WHOLE = 0
     group = WorkerGroup(hardware)
     model = small_model("frozen")
+    if log_scale is not None:
+        model.log_scale.data.fill_(log_scale)
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     task = SmallTask(model, group, count)
     engine = make_engine(model, group, OptimizerSettings(), "fp32")
@@ -125,12 +135,14 @@ def steps(hardware: Hardware, count: int, num_steps: int, folder: str, start_fro
     for number in range(num_steps):
         accumulate_gradients(task, engine, group, task.share(number), "fp32", hardware.micro_batch, seed=number)
         norms.append(engine.step(1e-3))
+        task.after_step(engine)
     save_moments(Path(folder) / "moments.safetensors", engine, group)
     return {"before": before, "after": engine.weights(), "norms": norms, "num_steps": engine.num_steps}
 
 
 def text_steps(hardware: Hardware, num_steps: int) -> dict[str, Any]:
     """Weights after some steps of text adaptation on 9 reports."""
+    zero.KEPT_WHOLE = 0
     group = WorkerGroup(hardware)
     settings = TextSettings.model_validate(
         {"text_encoder": {"weights": "none", "activation_checkpointing": False}, "batch_size": 9, "precision": "fp32"}
@@ -147,7 +159,21 @@ def text_steps(hardware: Hardware, num_steps: int) -> dict[str, Any]:
     return engine.weights()
 
 
-PARTS = {"gradients": gradients, "steps": steps, "text_steps": text_steps}
+def dtypes_on_a_gpu(hardware: Hardware) -> list[str]:
+    """Type of the projected images in bf16, for whoever asks as on a GPU whether there is autocast."""
+    is_enabled = torch.is_autocast_enabled
+    torch.is_autocast_enabled = lambda device="cpu": is_enabled(device)  # without an argument torch means the GPU
+    group = WorkerGroup(hardware)
+    model = small_model("frozen")
+    found: list[str] = []
+    model.image_projection.register_forward_hook(lambda module, inputs, output: found.append(str(output.dtype)))
+    task = SmallTask(model, group, 4)
+    engine = make_engine(model, group, OptimizerSettings(), "bf16")
+    accumulate_gradients(task, engine, group, task.share(), "bf16", None, seed=1)
+    return found
+
+
+PARTS = {"gradients": gradients, "steps": steps, "text_steps": text_steps, "dtypes_on_a_gpu": dtypes_on_a_gpu}
 
 
 def in_group(hardware: Hardware, folder: Path, part: str, *args: Any) -> list[Any]:

@@ -59,13 +59,13 @@ def keep_prediction(settings: SiteSettings, plan: Plan, prediction: Prediction) 
 
 def last_outcome(settings: SiteSettings, plan: Plan) -> Outcome | None:
     """How far off the prediction of the last visit with these settings was; None where there was none."""
-    kept = _read(settings).get(settings_key(settings, plan))
+    kept = _read(settings).get(_key(settings, plan))
     return kept.last if kept else None
 
 
 def compare_with_prediction(settings: SiteSettings, plan: Plan, took_s: float) -> None:
     """Log how far off the prediction of a visit was, and keep both numbers; nothing, where nothing was predicted."""
-    kept = _read(settings).get(settings_key(settings, plan))
+    kept = _read(settings).get(_key(settings, plan))
     if kept is None:
         return
     outcome = Outcome(predicted_s=kept.prediction.visit_s(plan.epochs), took_s=took_s)
@@ -88,6 +88,13 @@ def _path(settings: SiteSettings) -> Path:
     return settings.folder / "prediction.json"
 
 
+def _key(settings: SiteSettings, plan: Plan) -> str:
+    # With the rest of what a step's time hangs on: a trial of other settings says nothing of the YAML's.
+    worker = settings.worker
+    rest = [worker.micro_batch, worker.compile, worker.threads, worker.loaders]
+    return f"{settings_key(settings, plan)}/{'/'.join(map(str, rest))}"
+
+
 def _read(settings: SiteSettings) -> dict[str, Kept]:
     try:
         found = json.loads(_path(settings).read_text(encoding="utf-8"))
@@ -97,5 +104,5 @@ def _read(settings: SiteSettings) -> dict[str, Kept]:
 
 
 def _write(settings: SiteSettings, plan: Plan, kept: Kept) -> None:
-    all_kept = _read(settings) | {settings_key(settings, plan): kept}
+    all_kept = _read(settings) | {_key(settings, plan): kept}
     write_whole(_path(settings), json.dumps({key: item.model_dump() for key, item in all_kept.items()}, indent=1))

@@ -62,6 +62,7 @@ def tell_evaluation(folder: Path, plan: Plan, metrics: Mapping[str, float], leas
             told[name] = value
         else:
             parts.setdefault(together, {})[name] = value
+    _check_least_cell(Part(least_cell=least_cell, numbers=told))
     new = {name: Part(least_cell=least_cell, numbers=own) for name, own in parts.items() if name not in before.parts}
     for part in new.values():
         _check_least_cell(part)

@@ -25,12 +25,13 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
-from mammofed_shared.config.base import Settings
+from mammofed_shared.config.base import Digest, Settings
 from mammofed_shared.config.site import SiteSettings, WorkerSettings
 from mammofed_shared.errors import RefusalCode, VisitFailed
 from mammofed_shared.files import fsync_folder, write_whole
 from mammofed_shared.protocol.plan import Plan, Progress
 from mammofed_site import worker_entry
+from mammofed_site.data_digest import data_digest
 from mammofed_site.micro_batch import half_micro_batch, known_micro_batch, note_micro_batch
 from mammofed_site.prediction import compare_with_prediction
 
@@ -50,6 +51,8 @@ class VisitOrder(Settings):
     text_encoder: Path
     worker: WorkerSettings
     least_cell: int
+    data: Digest
+    """Of the prepared tables and translations."""
     caches: Path
     """What can be made again, such as tokens of reports."""
     log_file: Path
@@ -78,11 +81,12 @@ def visit_folder(settings: SiteSettings, task_id: str) -> Path:
     return settings.folder / "visits" / task_id.replace("/", "_")
 
 
-def finished_result(folder: Path, plan: Plan) -> Path | None:
+def finished_result(settings: SiteSettings, folder: Path, plan: Plan) -> Path | None:
     """The result of a visit that was finished earlier, perhaps by a process that was killed since.
 
     A result whose update was handed in and removed does not count: who asks for it again gets it trained again. Nor
-    does one of another plan of the same name: a new run may be called as an old one. Nor do counts: the data may have
+    does one of another plan of the same name (a new run may be called as an old one), of other data or of another least
+    cell. Nor do counts: the data may have
     changed, and counting is quick.
     """
     if plan.kind == "query":
@@ -91,7 +95,7 @@ def finished_result(folder: Path, plan: Plan) -> Path | None:
     needed = "update.safetensors" if plan.kind == "train" else "metrics.json"
     if not (result / needed).exists():
         return None
-    return result if _ordered_plan(folder) == plan else None
+    return result if _is_progress_of(settings, folder, plan) else None
 
 
 def forget_result(settings: SiteSettings, task_id: str) -> None:
@@ -107,13 +111,13 @@ def run_visit(settings: SiteSettings, plan: Plan, state: Path | None, monitor: M
         VisitCancelled: ``monitor.cancelled`` was set meanwhile.
     """
     folder = visit_folder(settings, plan.task_id)
-    result = finished_result(folder, plan)
+    result = finished_result(settings, folder, plan)
     if result is not None:
         logger.info("task %s was done before; its result is sent again", plan.task_id)
         return result
     folder.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(folder / "result", ignore_errors=True)  # before the new order: it is not the order's result
-    if _ordered_plan(folder) != plan:
+    if not _is_progress_of(settings, folder, plan):
         _forget_progress(folder)
     is_whole = not any((folder / name).exists() for name in PROGRESS_FILES)
     began_s = time.monotonic()
@@ -131,6 +135,7 @@ def make_order(settings: SiteSettings, plan: Plan, state: Path | None, *, is_pro
         text_encoder=settings.text_encoder,
         worker=settings.worker.model_copy(update={"micro_batch": known_micro_batch(settings, plan)}),
         least_cell=settings.policy.least_cell,
+        data=data_digest(settings),
         caches=settings.folder / "caches",
         log_file=settings.folder / "worker.log",
         state=state,
@@ -169,6 +174,7 @@ def _attempt(folder: Path, order: VisitOrder, monitor: Monitor) -> Path:
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
     (folder / "rendezvous").unlink(missing_ok=True)
+    _forget_halves(folder)
     _run_group(folder, order.worker.processes if order.plan.kind == "train" else 1, monitor)
     result = folder / "result"
     unfinished.rename(result)
@@ -177,17 +183,26 @@ def _attempt(folder: Path, order: VisitOrder, monitor: Monitor) -> Path:
     return result
 
 
-def _ordered_plan(folder: Path) -> Plan | None:
-    """The plan whose progress is in the folder, if any."""
+def _is_progress_of(settings: SiteSettings, folder: Path, plan: Plan) -> bool:
+    """Whether what is in the folder was made for this plan, by the rules and of the data of today."""
     try:
-        return VisitOrder.model_validate_json((folder / "visit.json").read_text(encoding="utf-8")).plan
+        order = VisitOrder.model_validate_json((folder / "visit.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):  # none, or an older version of this software wrote it
-        return None
+        return False
+    today = plan, settings.policy.least_cell, data_digest(settings)
+    return (order.plan, order.least_cell, order.data) == today
 
 
 def _forget_progress(folder: Path) -> None:
-    for name in PROGRESS_FILES:
+    for name in (*PROGRESS_FILES, "not-finite.json"):
         (folder / name).unlink(missing_ok=True)
+    _forget_halves(folder)
+
+
+def _forget_halves(folder: Path) -> None:
+    """Remove files in whose midst a process was killed; each may be as large as a checkpoint."""
+    for half in folder.glob(".*.writing"):
+        half.unlink(missing_ok=True)
 
 
 def _moments(settings: SiteSettings, plan: Plan) -> Path | None:

@@ -125,6 +125,7 @@ def test_a_visit_of_other_settings_is_compared_with_nothing(
     other = plan.model_copy(update={"task": plan.task.model_copy(update={"batch_size": 8})})
     with caplog.at_level(logging.INFO):
         compare_with_prediction(settings, other, 212.0)
+        compare_with_prediction(_with_worker(settings, loaders=8), plan, 212.0)
     assert not caplog.text and last_outcome(settings, other) is None
 
 

@@ -37,6 +37,7 @@ def _order(folder: Path, plan: Plan, datasets: tuple[tuple[str, Path], ...] = ()
         text_encoder=TEXT_ENCODER,
         worker=WorkerSettings(device="cpu", threads=1),
         least_cell=2,
+        data="0" * 64,
         caches=folder / "caches",
         log_file=folder / "worker.log",
         state=folder / "state",

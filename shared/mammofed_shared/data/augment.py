@@ -40,8 +40,11 @@ def synthetic_view(image: Grey, ranges: Ranges, random: np.random.Generator) -> 
 
 def flip(image: Grey, ranges: Ranges, random: np.random.Generator) -> Grey:
     """Mirror left–right and top–bottom, each with ``flip_probability``."""
-    p = ranges.flip_probability
-    return _apply(albumentations.VerticalFlip(p=p), _apply(albumentations.HorizontalFlip(p=p), image, random), random)
+    # By hand: a composition of albumentations takes 0.3 ms to be made.
+    for axis in (1, 0):
+        if random.random() < ranges.flip_probability:
+            image = np.flip(image, axis)
+    return np.ascontiguousarray(image)
 
 
 def affine(image: Grey, ranges: Ranges, random: np.random.Generator) -> Grey:
@@ -55,13 +58,8 @@ def affine(image: Grey, ranges: Ranges, random: np.random.Generator) -> Grey:
         interpolation=cv2.INTER_LINEAR,
         p=1.0,
     )
-    return _apply(move, image, random)
-
-
-def _apply(step: albumentations.BasicTransform, image: Grey, random: np.random.Generator) -> Grey:
-    # One step a composition: a seeded composition gives each of its steps the same numbers, so that two flips would
-    # always happen together. A fresh one a call, because it holds state that loader threads would share.
-    compose = albumentations.Compose([step], seed=int(random.integers(2**32)))
+    # A fresh composition a call, because it holds state that loader threads would share.
+    compose = albumentations.Compose([move], seed=int(random.integers(2**32)))
     return np.ascontiguousarray(compose(image=image)["image"], np.uint8)
 
 

@@ -62,7 +62,7 @@ def embed_images(
     embedded: list[Tensor] = []
     at_once = batch_size
     for batch in loaded_ahead(loading, loaders):
-        vectors, at_once = _encoded(encode, torch.from_numpy(batch), device, at_once)
+        vectors, at_once = _encoded(encode, (torch.from_numpy(batch),), device, at_once)
         embedded.append(vectors)
         report(len(embedded), len(starts))
     return _finite(torch.cat(embedded))
@@ -75,25 +75,29 @@ def embed_texts(model: DualEncoder, tokenizer: ReportTokenizer, device: torch.de
         VisitFailed: NOT_FINITE, as ``embed_images``.
     """
     embedded: list[Tensor] = []
+    at_once = _TEXTS_AT_ONCE
     for start in range(0, len(texts), _TEXTS_AT_ONCE):
         tokens = tokenizer(texts[start : start + _TEXTS_AT_ONCE])
-        ids, mask = torch.from_numpy(tokens.ids).to(device), torch.from_numpy(tokens.mask).to(device)
-        embedded.append(model.embed_texts(ids, mask).cpu())
+        both = torch.from_numpy(tokens.ids), torch.from_numpy(tokens.mask)
+        vectors, at_once = _encoded(model.embed_texts, both, device, at_once)
+        embedded.append(vectors)
     return _finite(torch.cat(embedded))
 
 
 def _encoded(
-    encode: Callable[[Tensor], Tensor], greys: Tensor, device: torch.device, at_once: int
+    encode: Callable[..., Tensor], rows: tuple[Tensor, ...], device: torch.device, at_once: int
 ) -> tuple[Tensor, int]:
-    """Vectors of one batch on the CPU, and how many images fitted at once."""
+    """Vectors of one batch on the CPU, and how many images (or texts) fitted at once."""
     while True:
         try:
-            starts = range(0, len(greys), at_once)
-            parts = [encode(greys[start : start + at_once].to(device)).float().cpu() for start in starts]
+            starts = range(0, len(rows[0]), at_once)
+            parts = [
+                encode(*(item[start : start + at_once].to(device) for item in rows)).float().cpu() for start in starts
+            ]
         except torch.OutOfMemoryError as error:
             if at_once == 1:
                 raise VisitFailed(
-                    RefusalCode.OUT_OF_MEMORY, "one image does not fit into the memory of the device"
+                    RefusalCode.OUT_OF_MEMORY, "one image or text does not fit into the memory of the device"
                 ) from error
         else:
             return torch.cat(parts), at_once

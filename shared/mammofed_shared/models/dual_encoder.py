@@ -15,6 +15,7 @@ from mammofed_shared.models.text_encoder import TextEncoder
 
 INITIAL_LOG_SCALE = math.log(1 / 0.07)
 LARGEST_LOG_SCALE = math.log(100)
+"""Held after each optimizer step by the task."""
 
 
 class DualEncoder(nn.Module):
@@ -50,8 +51,3 @@ class DualEncoder(nn.Module):
         """Unit vectors (B, D) in float32."""
         projected = self.text_projection(self.text_encoder(ids_BT, mask_BT))
         return F.normalize(cast(Tensor, projected).float(), dim=-1)
-
-    @torch.no_grad()
-    def clamp_scale(self) -> None:
-        """Hold the scale at 100 or below; called after each optimizer step."""
-        self.log_scale.clamp_(max=LARGEST_LOG_SCALE)

@@ -68,6 +68,8 @@ class ImageEncoder(nn.Module):
         if activation_checkpointing:
             model.set_grad_checkpointing(True)
         self.statistics = StatisticsGuard(model)
+        if isinstance(head := getattr(model, "head", None), nn.Module):
+            head.requires_grad_(False)  # of ConvNeXt and others; the feature map comes before it
 
     def train(self, mode: bool = True) -> "ImageEncoder":
         """Training mode; frozen batch normalisation stays as in evaluation."""

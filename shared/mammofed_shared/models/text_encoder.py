@@ -47,6 +47,8 @@ class TextEncoder(nn.Module):
         else:
             self.model = auto_model.from_config(config, trust_remote_code=False, dtype=torch.float32)
         self.num_features = int(config.hidden_size)
+        if isinstance(pooler := getattr(self.model, "pooler", None), nn.Module):
+            pooler.requires_grad_(False)  # of BERT and others; nothing here looks at it
         if activation_checkpointing:
             self.model.activation_checkpointing_enable()
 

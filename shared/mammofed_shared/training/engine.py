@@ -20,6 +20,9 @@ from mammofed_shared.training.group import WorkerGroup
 from mammofed_shared.training.optim import make_adamw, set_learning_rate
 from mammofed_shared.training.state import exchanged_arrays
 
+_WHOLE_NUMBERS = ("growth_interval", "_growth_tracker")
+"""Of a gradient scaler's state."""
+
 
 @dataclass(frozen=True, slots=True)
 class Moments:
@@ -62,11 +65,17 @@ class Engine(Protocol):
     def set_moments(self, kept: Mapping[str, Moments], num_steps: float) -> None:
         """Go on from kept moments, one pair for every trained parameter."""
 
+    def clamp(self, parameter: nn.Parameter, largest: float) -> None:
+        """Hold a parameter at ``largest`` or below, wherever it is kept."""
+
     @property
     def loss_scale(self) -> float:
         """What ``scaled`` multiplies by."""
 
-    def set_loss_scale(self, scale: float) -> None:
+    def scaler_state(self) -> dict[str, float]:
+        """All that the scale's course depends on; empty where there is none."""
+
+    def set_scaler_state(self, state: Mapping[str, float]) -> None:
         """Go on from a kept scale."""
 
 
@@ -149,12 +158,22 @@ class WholeModelEngine:
                     "exp_avg_sq": torch.from_numpy(kept[name].second.copy()).to(parameter.device),
                 }
 
+    @torch.no_grad()
+    def clamp(self, parameter: nn.Parameter, largest: float) -> None:
+        """As ``Engine``."""
+        parameter.clamp_(max=largest)
+
     @property
     def loss_scale(self) -> float:
         """As ``Engine``."""
         return self._scaler.get_scale()
 
-    def set_loss_scale(self, scale: float) -> None:
+    def scaler_state(self) -> dict[str, float]:
+        """As ``Engine``."""
+        return {name: float(value) for name, value in self._scaler.state_dict().items()}
+
+    def set_scaler_state(self, state: Mapping[str, float]) -> None:
         """As ``Engine``."""
         if self._scaler.is_enabled():
-            self._scaler.load_state_dict({**self._scaler.state_dict(), "scale": scale})
+            whole = {name: int(value) if name in _WHOLE_NUMBERS else value for name, value in state.items()}
+            self._scaler.load_state_dict(whole)

@@ -31,7 +31,7 @@ class WorkerGroup:
         self.rank = hardware.rank
         self.size = hardware.num_processes
         self.device = _device(hardware)
-        if self.size > 1:
+        if self.size > 1 or hardware.distribution.startswith("zero"):  # DeepSpeed wants a group even of one
             self._meet(hardware)
 
     def gather_rows(self, rows: Tensor, sizes: Sequence[int]) -> Tensor:

@@ -13,7 +13,7 @@ class Hardware:
     """A worker group's machine, and this process's place in the group.
 
     ``micro_batch`` is the largest number of samples that one process computes at once; None: its whole share.
-    ``threads`` of the CPU are each process's; ``loaders`` are its threads that read samples ahead.
+    ``threads`` of the CPU are each process's.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "cpu"
@@ -23,6 +23,5 @@ class Hardware:
     rendezvous: str = ""
     """Path of a file that does not exist yet, in which the processes of the group find each other."""
     threads: int = 2
-    loaders: int = 2
     micro_batch: int | None = None
     compile: bool = False

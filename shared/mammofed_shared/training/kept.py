@@ -25,6 +25,7 @@ from mammofed_shared.training.group import WorkerGroup
 from mammofed_shared.training.loop import Position
 
 _WEIGHT = "weight/"
+_SCALER = "scaler/"
 
 
 def save_moments(path: Path, engine: Engine, group: WorkerGroup) -> None:
@@ -58,7 +59,8 @@ def save_checkpoint(path: Path, model: nn.Module, engine: Engine, group: WorkerG
     buffers = group.gather_rows(_flat_buffers(model)[None], [1] * group.size)
     told = {name: group.sum(value) for name, value in sorted(position.told.items())}
     if group.rank == 0:
-        numbers = _as_numbers(position, told) | {"steps": engine.num_steps, "loss_scale": engine.loss_scale}
+        numbers = _as_numbers(position, told) | {"steps": engine.num_steps}
+        numbers |= {_SCALER + name: value for name, value in engine.scaler_state().items()}
         write_payload(path, tensors | {"buffers": buffers.cpu().numpy()}, numbers)
 
 
@@ -82,7 +84,9 @@ def restore_position(path: Path, model: nn.Module, engine: Engine, group: Worker
         # A group of another size: each process starts from the mean, as the visit's end would make it.
         own = rows[group.rank] if len(rows) == group.size else _mean(rows)
         _set_flat_buffers(model, own)
-        engine.set_loss_scale(payload.numbers["loss_scale"])
+        engine.set_scaler_state(
+            {name.removeprefix(_SCALER): v for name, v in payload.numbers.items() if name.startswith(_SCALER)}
+        )
         position = _from_numbers(payload.numbers)
     if group.rank > 0:
         position.told = dict.fromkeys(position.told, 0.0)

@@ -79,10 +79,10 @@ class Clock:
 class NotFinite(VisitFailed):
     """Too many steps in a row had no finite loss or gradient; ``steps`` tells the last ones in numbers."""
 
-    def __init__(self, steps: list[dict[str, float]]) -> None:
+    def __init__(self, count: int, steps: list[dict[str, float]]) -> None:
         super().__init__(
             RefusalCode.NOT_FINITE_LOSS,
-            f"{len(steps)} steps in a row without a finite loss and gradient; no weight of them was kept. Lower "
+            f"{count} steps in a row without a finite loss and gradient; no weight of them was kept. Lower "
             "optimizer.learning_rate, or set precision to fp32; not-finite.json in the visit's folder tells the steps",
         )
         self.steps = steps
@@ -113,6 +113,8 @@ def train_epochs(
     Raises:
         NotFinite: after ``most_skipped`` steps in a row.
     """
+    if position.step >= task.num_steps:
+        raise VisitFailed(RefusalCode.SETTINGS, "the data have changed since this visit was cut: it must begin anew")
     guard = _Buffers(task.model)
     recent: deque[dict[str, float]] = deque(maxlen=_LAST_STEPS)
     log_at_s = LOG_EVERY_S
@@ -138,14 +140,14 @@ def train_epochs(
                 is_trouble = True
             recent.append({"epoch": position.epoch, "step": position.step, "lr": position.learning_rate, **found})
             if is_fine:
-                task.after_step()
+                task.after_step(engine)
                 _add(position, found)
             else:
                 guard.restore()
             _advance(position, share, task.num_steps, is_fine=is_fine, is_trouble=is_trouble)
             clock.num_samples += sum(share.sizes)
             if position.skipped_in_row >= settings.most_skipped:
-                raise NotFinite(list(recent)[-position.skipped_in_row :])
+                raise NotFinite(position.skipped_in_row, list(recent)[-position.skipped_in_row :])
             report(_progress(position, found, epochs * task.num_steps, clock))
             if clock.passed_s > log_at_s:
                 log_at_s = clock.passed_s + LOG_EVERY_S

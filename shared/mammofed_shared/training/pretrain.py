@@ -19,9 +19,10 @@ from mammofed_shared.data.image_text import breast_samples, image_pair, require_
 from mammofed_shared.data.text_pair import text_pair
 from mammofed_shared.exam import Split
 from mammofed_shared.losses.contrastive import mvs_loss
-from mammofed_shared.models.dual_encoder import DualEncoder
+from mammofed_shared.models.dual_encoder import LARGEST_LOG_SCALE, DualEncoder
 from mammofed_shared.models.image_encoder import ImageEncoder
 from mammofed_shared.models.text_encoder import TextEncoder
+from mammofed_shared.training.engine import Engine
 from mammofed_shared.training.group import WorkerGroup, shares_of
 from mammofed_shared.training.share import Share
 from mammofed_shared.training.site_data import SiteData, require_shares
@@ -120,9 +121,9 @@ class PretrainTask:
         }
         return Losses(loss.total, parts, loss.rows)
 
-    def after_step(self) -> None:
+    def after_step(self, engine: Engine) -> None:
         """Hold the temperature in its range."""
-        self.model.clamp_scale()
+        engine.clamp(self.model.log_scale, LARGEST_LOG_SCALE)
 
     def numbers(self) -> dict[str, float]:
         """Numbers of the task after training, as they may leave the site."""

@@ -6,6 +6,7 @@
 The loop, the worker group and the readers are those of a visit, so a probe fails as the visit would.
 """
 
+import gc
 import os
 import time
 from collections.abc import Callable
@@ -96,6 +97,9 @@ def _probe(
         return
     num_steps = task.num_steps
     del engine, task, model  # as a visit makes room for the model that is validated
+    gc.collect()
+    if group.device.type == "cuda":
+        torch.cuda.empty_cache()
     began_s = time.monotonic()
     fresh = code.build_model(settings, data.text_encoder, False).to(group.device)
     model_s = time.monotonic() - began_s

@@ -52,8 +52,8 @@ class Trainable(Protocol):
     def losses(self, outputs: tuple[Tensor, ...]) -> Losses:
         """Losses of the model's outputs for all samples of a step."""
 
-    def after_step(self) -> None:
-        """What must hold after each optimizer step."""
+    def after_step(self, engine: Engine) -> None:
+        """What must hold after each optimizer step; every process calls it."""
 
     def numbers(self) -> dict[str, float]:
         """Numbers of the task after training, as they may leave the site."""

@@ -19,6 +19,7 @@ from mammofed_shared.exam import Split
 from mammofed_shared.models.text_adaptation import TextAdaptation
 from mammofed_shared.models.text_encoder import TextEncoder
 from mammofed_shared.report.masked_tokens import read_mask_vocabulary
+from mammofed_shared.training.engine import Engine
 from mammofed_shared.training.group import WorkerGroup, shares_of
 from mammofed_shared.training.share import Share
 from mammofed_shared.training.site_data import SiteData, require_shares
@@ -111,7 +112,7 @@ class TextTask:
             weights.masked_weight * mean_B + weights.pair_weight * pair_loss_B,
         )
 
-    def after_step(self) -> None:
+    def after_step(self, engine: Engine) -> None:
         """Nothing needs to hold."""
 
     def numbers(self) -> dict[str, float]:

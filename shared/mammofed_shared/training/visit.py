@@ -13,6 +13,7 @@ but ``timing.json`` depends on the clock.
 """
 
 import csv
+import gc
 import hashlib
 import io
 import json
@@ -111,21 +112,36 @@ def train_visit(
         VisitFailed: with the code of what went wrong; there is no update then.
     """
     prepare_process(plan, data.text_encoder, hardware)
+    with out_of_memory_as_code():
+        group = WorkerGroup(hardware)
+        numbers, timing = _train(plan, files, data, group, report)
+        if group.rank > 0:
+            return
+        numbers |= _validated_update(plan, files, data, group)
+    write_whole(files.out / TIMING_FILE, json.dumps(timing))
+    write_whole(files.out / METRICS_FILE, json.dumps(numbers, sort_keys=True))
+
+
+def _train(
+    plan: Plan, files: VisitFiles, data: SiteData, group: WorkerGroup, report: Callable[[Progress], None]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Train, write update and moments, and give what is to be told, apart from what hangs on the clock."""
     settings, code = plan.task, code_of(plan.task)
-    group = WorkerGroup(hardware)
     resumed = _checkpoint_weights(files.kept / CHECKPOINT_FILE)
     model = code.build_model(settings, data.text_encoder, False)
     load_state(model, files.state)
     model.to(group.device)
     received = _validated(files.kept / RECEIVED_FILE, plan, model, data, group)
+    is_resumed = resumed is not None
     if resumed is not None:
         load_arrays(model, resumed)
+    del resumed  # the weights once more, in each process
     task = code.bind(settings, model, data, group)
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     engine = make_engine(model, group, settings.optimizer, settings.precision)
     position = Position()
     keep = settings.optimizer.state == "keep"
-    if resumed is not None:
+    if is_resumed:
         load_moments(files.kept / CHECKPOINT_FILE, model, shapes, engine)
         position = restore_position(files.kept / CHECKPOINT_FILE, model, engine, group)
         logger.info("task %s: goes on after %d steps", plan.task_id, position.num_steps)
@@ -134,20 +150,19 @@ def train_visit(
     clock = Clock()
     saver = _Saver(files, model, engine, group)
     try:
-        with out_of_memory_as_code():
-            train_epochs(
-                task,
-                engine,
-                group,
-                LoopSettings(settings.precision, hardware.micro_batch, settings.optimizer.most_skipped),
-                position,
-                clock,
-                learning_rate_at=_curve(plan),
-                epochs=plan.epochs,
-                seed=visit_seed(plan),
-                report=report,
-                save_if_due=saver.save_if_due,
-            )
+        train_epochs(
+            task,
+            engine,
+            group,
+            LoopSettings(settings.precision, group.hardware.micro_batch, settings.optimizer.most_skipped),
+            position,
+            clock,
+            learning_rate_at=_curve(plan),
+            epochs=plan.epochs,
+            seed=visit_seed(plan),
+            report=report,
+            save_if_due=saver.save_if_due,
+        )
     except NotFinite as error:
         _dump(files.kept / NOT_FINITE_FILE, error, engine, group)
         raise
@@ -160,30 +175,33 @@ def train_visit(
         "num_skipped_steps": float(position.num_skipped),
         "learning_rate": position.learning_rate,
         "moments_reset": float(plan.moments_from is not None and (files.moments is None or not keep)),
-        "micro_batch": float(hardware.micro_batch or -(-settings.batch_size // group.size)),
+        "micro_batch": float(group.hardware.micro_batch or -(-settings.batch_size // group.size)),
         "num_processes": float(group.size),
     }
     if keep:
         save_moments(files.out / MOMENTS_FILE, engine, group)
+    numbers |= {f"received/{name}": value for name, value in received.items()}
     weights = engine.weights()
-    peak_gb = peak_memory_gb(group)
-    if group.rank > 0:
-        return
-    write_payload(files.out / UPDATE_FILE, weights)
-    del engine, task, weights, model  # room for the model that is validated
-    sent = code.build_model(settings, data.text_encoder, False)
-    load_state(sent, files.out / UPDATE_FILE)
-    sent_numbers = code.validate(settings, sent.to(group.device), data, group.device)
-    for when, found in (("received", received), ("sent", sent_numbers)):
-        numbers |= {f"{when}/{name}": value for name, value in found.items()}
-    _log_end(numbers, clock)
-    timing = {
+    if group.rank == 0:
+        write_payload(files.out / UPDATE_FILE, weights)
+        _log_end(numbers, clock)
+    return numbers, {
         "data_wait": clock.data_wait,
         "samples_per_s": clock.num_samples / clock.passed_s,
-        "peak_memory_gb": peak_gb,
+        "peak_memory_gb": peak_memory_gb(group),
     }
-    write_whole(files.out / TIMING_FILE, json.dumps(timing))
-    write_whole(files.out / METRICS_FILE, json.dumps(numbers, sort_keys=True))
+
+
+def _validated_update(plan: Plan, files: VisitFiles, data: SiteData, group: WorkerGroup) -> dict[str, float]:
+    """This site's figures of the model that it sends; what trained it is gone by now, and its memory with it."""
+    gc.collect()
+    if group.device.type == "cuda":
+        torch.cuda.empty_cache()
+    code = code_of(plan.task)
+    model = code.build_model(plan.task, data.text_encoder, False)
+    load_state(model, files.out / UPDATE_FILE)
+    found = code.validate(plan.task, model.to(group.device), data, group.device)
+    return {f"sent/{name}": value for name, value in found.items()}
 
 
 @contextmanager
@@ -330,7 +348,8 @@ def evaluate_visit(
     def batch_done(done: int, total: int) -> None:
         report(Progress(step=done, num_steps=total))
 
-    found = code.evaluate(plan.task, model.to(group.device), data, group.device, batch_done)
+    with out_of_memory_as_code():
+        found = code.evaluate(plan.task, model.to(group.device), data, group.device, batch_done)
     write_whole(files.out / SCORES_FILE, _scores_csv(found.scores), mode=0o600)
     write_whole(files.out / METRICS_FILE, json.dumps(found.numbers))
 

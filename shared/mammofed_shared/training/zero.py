@@ -7,10 +7,9 @@ What is kept at the site is whole, too: a site may change its hardware between t
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
-import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
@@ -22,6 +21,8 @@ from mammofed_shared.training.group import PATIENCE, WorkerGroup
 from mammofed_shared.training.optim import make_adamw, set_learning_rate
 from mammofed_shared.training.state import exchanged_arrays
 
+KEPT_WHOLE = 100_000
+"""Values of a parameter below which stage 3 does not divide it (DeepSpeed's default)."""
 _KEYS = ("exp_avg", "exp_avg_sq")
 
 
@@ -46,6 +47,7 @@ class ZeroEngine:
         # Else transformers would divide the next model that this process makes: the whole one that is validated.
         cast(Any, unset_hf_deepspeed_config)()
         self._is_last = False
+        self._begin_moments()
 
     def forward(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """As ``Engine``."""
@@ -93,9 +95,9 @@ class ZeroEngine:
         """As ``Engine``."""
         from deepspeed.utils import safe_get_full_optimizer_state
 
-        if not self._base.state:
+        if not self.num_steps:
             return
-        for name, parameter in self._model.named_parameters():
+        for name, parameter in self._trained():
             first, second = (
                 safe_get_full_optimizer_state(parameter, key).cpu().numpy().reshape(self._shapes[name]) for key in _KEYS
             )
@@ -108,35 +110,65 @@ class ZeroEngine:
 
     def set_moments(self, kept: Mapping[str, Moments], num_steps: float) -> None:
         """As ``Engine``."""
+        for state in self._base.state.values():
+            state["step"].fill_(num_steps)
+        for name, parameter in self._trained():
+            for key, value in zip(_KEYS, (kept[name].first, kept[name].second), strict=True):
+                self._set(parameter, key, torch.from_numpy(value.copy()).to(self._group.device))
+
+    def _begin_moments(self) -> None:
+        """Moments of 0, as AdamW makes them at its first step. DeepSpeed ties parameters to their places in them after
+        the first step of its first group, when the second group has none yet, and never again."""
         zero = self._engine.optimizer
         for part in zero.fp32_partitioned_groups_flat if self._stage == 3 else zero.single_partition_of_fp32_groups:
-            step = torch.tensor(num_steps, dtype=torch.float32, device=part.device)
+            step = torch.zeros((), dtype=torch.float32, device=part.device)
             self._base.state[part] = {"step": step} | {key: torch.zeros_like(part) for key in _KEYS}
         if self._stage < 3:
-            zero._lazy_init_hp_params_optimizer_state()  # ties each parameter to its place in those
-        for name, parameter in self._model.named_parameters():
-            for key, value in zip(_KEYS, (kept[name].first, kept[name].second), strict=True):
-                self._set(parameter, key, value)
+            zero._lazy_init_hp_params_optimizer_state()
 
-    def _set(self, parameter: nn.Parameter, key: str, value: NDArray[np.float32]) -> None:
-        from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
+    def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return ((name, item) for name, item in self._model.named_parameters() if item.requires_grad)
 
-        whole = torch.from_numpy(value.copy()).to(self._group.device)
+    def _set(self, parameter: nn.Parameter, key: str | None, whole: Tensor) -> None:
+        """Set a moment of a parameter, or (None) what the optimizer steps from."""
+        from deepspeed import utils
+
         if self._stage < 3:
-            safe_set_full_optimizer_state(parameter, whole, key)
+            if key is None:
+                utils.safe_set_full_fp32_param(parameter, whole)
+            else:
+                utils.safe_set_full_optimizer_state(parameter, whole, key)
             return
         # Each process's part, the last one padded with zeros, as DeepSpeed lays parameters out.
         length = -(-whole.numel() // self._group.size)
         flat = F.pad(whole.flatten(), (0, length * self._group.size - whole.numel()))
-        safe_set_local_optimizer_state(parameter, flat[self._group.rank * length :][:length], key)
+        own = flat[self._group.rank * length :][:length]
+        if key is None:
+            utils.safe_set_local_fp32_param(parameter, own)
+        else:
+            utils.safe_set_local_optimizer_state(parameter, own, key)
+
+    @torch.no_grad()
+    def clamp(self, parameter: nn.Parameter, largest: float) -> None:
+        """As ``Engine``: the optimizer steps from a copy of its own, and the model computes with another."""
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        whole = safe_get_full_fp32_param(parameter)
+        if bool((whole > largest).any()):
+            self._set(parameter, None, whole.clamp(max=largest))
+        parameter.data.clamp_(max=largest)
 
     @property
     def loss_scale(self) -> float:
         """As ``Engine``."""
         return 1.0
 
-    def set_loss_scale(self, scale: float) -> None:
-        """As ``Engine``; there is none."""
+    def scaler_state(self) -> dict[str, float]:
+        """As ``Engine``; there is no scale."""
+        return {}
+
+    def set_scaler_state(self, state: Mapping[str, float]) -> None:
+        """As ``Engine``; there is no scale."""
 
     @property
     def _base(self) -> torch.optim.Optimizer:
@@ -153,9 +185,12 @@ def _accelerator(group: WorkerGroup, stage: int, clip_norm: float) -> Any:
         logging.getLogger(talkative).setLevel(logging.WARNING)
     # Imported here: it takes seconds, and asks at once which accelerator there is.
     import deepspeed
+    import deepspeed.runtime.engine
     from accelerate import Accelerator
     from accelerate.utils import DeepSpeedPlugin, InitProcessGroupKwargs
 
+    # Precision is the step's affair. On a GPU DeepSpeed would switch off an autocast that it has not switched on.
+    deepspeed.runtime.engine.autocast_if_enabled = lambda engine: nullcontext()
     # A faster sum between CPUs, which it would compile for minutes on first use. ZeRO on CPUs serves tests.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     plugin = DeepSpeedPlugin(
@@ -163,7 +198,7 @@ def _accelerator(group: WorkerGroup, stage: int, clip_norm: float) -> Any:
             "train_micro_batch_size_per_gpu": 1,  # asked for; batches are ours
             "gradient_accumulation_steps": 1,
             "gradient_clipping": clip_norm,
-            "zero_optimization": {"stage": stage},
+            "zero_optimization": {"stage": stage, "stage3_param_persistence_threshold": KEPT_WHOLE},
             "zero_allow_untested_optimizer": True,  # torch's AdamW, as on every other hardware
             "zero_force_ds_cpu_optimizer": False,
         }

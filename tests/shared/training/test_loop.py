@@ -67,7 +67,7 @@ class TinyTask:
     def losses(self, outputs: tuple[Tensor, ...]) -> Losses:
         return Losses((outputs[0] - 0.5).square().mean(), {"shifted": outputs[0].mean()}, outputs[0].mean(dim=1))
 
-    def after_step(self) -> None:
+    def after_step(self, engine: Engine) -> None:
         self.after += 1
 
     def numbers(self) -> dict[str, float]:
@@ -149,15 +149,21 @@ def test_too_many_in_a_row_end_the_visit_and_tell_those_steps() -> None:
     assert all(set(step) <= {"epoch", "step", "lr", "loss", "shifted", "loss/d1"} for step in failed.value.steps)
 
 
-def test_a_visit_that_is_cut_after_any_step_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_visit_that_is_cut_after_any_step_goes_on_to_the_same_bits(tmp_path: Path, precision: Precision) -> None:
     whole = TinyTask(tiny(), broken=frozenset({3}))
-    expected, _ = train(whole)
     path = tmp_path / "checkpoint.safetensors"
     group = WorkerGroup(Hardware(threads=1))
+    # A scale that grows every third step: when it does is part of what is kept.
+    quick = {"scale": 2.0**4, "growth_interval": 3} if precision == "fp16" else {}
+    engine = make_engine(whole.model, group, OptimizerSettings(weight_decay=0.1), precision)
+    engine.set_scaler_state(engine.scaler_state() | quick)
+    expected, _ = train(whole, engine=engine, precision=precision)
 
     for cut_after in range(1, 12):
         first = TinyTask(tiny(), broken=whole.broken)
-        engine = make_engine(first.model, group, OptimizerSettings(weight_decay=0.1), "fp32")
+        engine = make_engine(first.model, group, OptimizerSettings(weight_decay=0.1), precision)
+        engine.set_scaler_state(engine.scaler_state() | quick)
 
         def save(
             position: Position, first: TinyTask = first, engine: Engine = engine, cut_after: int = cut_after
@@ -167,13 +173,14 @@ def test_a_visit_that_is_cut_after_any_step_goes_on_to_the_same_bits(tmp_path: P
                 raise Cut
 
         with pytest.raises(Cut):
-            train(first, engine=engine, save=save)
+            train(first, engine=engine, save=save, precision=precision)
         second = TinyTask(Tiny(), broken=whole.broken)
         load_arrays(second.model, read_weights(path))
         shapes = {name: tuple(parameter.shape) for name, parameter in second.model.named_parameters()}
-        engine = make_engine(second.model, group, OptimizerSettings(weight_decay=0.1), "fp32")
+        engine = make_engine(second.model, group, OptimizerSettings(weight_decay=0.1), precision)
         load_moments(path, second.model, shapes, engine)
-        position, _ = train(second, position=restore_position(path, second.model, engine, group), engine=engine)
+        start = restore_position(path, second.model, engine, group)
+        position, _ = train(second, position=start, engine=engine, precision=precision)
 
         assert position == expected
         for name, tensor in values(second.model).items():
@@ -184,7 +191,7 @@ def test_fp16_lowers_its_scale_without_losing_weights_and_keeps_it() -> None:
     task = TinyTask(tiny())
     group = WorkerGroup(Hardware(threads=1))
     engine = make_engine(task.model, group, OptimizerSettings(), "fp16")
-    engine.set_loss_scale(2.0**40)
+    engine.set_scaler_state(engine.scaler_state() | {"scale": 2.0**40})
 
     position, _ = train(task, precision="fp16", engine=engine, most_skipped=1)
 
@@ -221,3 +228,8 @@ def test_a_checkpoint_of_another_model_is_refused() -> None:
     arrays = {name: tensor.numpy() for name, tensor in copy.deepcopy(tiny()).state_dict().items()}
     with pytest.raises(VisitFailed, match=r"SETTINGS"):
         load_arrays(nn.Linear(4, 3), arrays)
+
+
+def test_a_visit_whose_data_have_shrunk_since_it_was_cut_says_so() -> None:
+    with pytest.raises(VisitFailed, match=r"SETTINGS: the data have changed"):
+        train(TinyTask(tiny()), position=Position(step=NUM_STEPS))
