@@ -216,6 +216,37 @@ def test_a_new_plan_of_the_same_name_forgets_the_checkpoint(settings: SiteSettin
     assert (_do(settings, _plan(digest="1"), "tells how it begins") / "update.safetensors").read_text() == "anew"
 
 
+def test_other_data_or_a_stricter_policy_forget_what_was_made_before(settings: SiteSettings) -> None:
+    plan = _plan()
+    strict = settings.model_copy(update={"policy": settings.policy.model_copy(update={"least_cell": 20})})
+    for changed in (strict, settings):
+        with pytest.raises(VisitFailed):
+            _do(settings, plan, "is cut")
+        if changed is settings:
+            table = settings.prepared_folder(settings.datasets[0]) / "exams.parquet"
+            table.parent.mkdir(parents=True, exist_ok=True)
+            table.write_bytes(b"another table")
+
+        result = _do(changed, plan, "tells how it begins")
+
+        assert (result / "update.safetensors").read_text() == "anew"
+        forget_result(settings, plan.task_id)
+    assert (_do(settings, plan, "first") / "update.safetensors").read_text() == "first"
+    assert (_do(strict, plan, "second") / "update.safetensors").read_text() == "second", "a finished result, too"
+
+
+def test_what_a_killed_write_left_half_is_removed(settings: SiteSettings) -> None:
+    plan = _plan()
+    with pytest.raises(VisitFailed):
+        _do(settings, plan, "is cut")
+    half = visit_folder(settings, plan.task_id) / ".checkpoint.safetensors.123.writing"
+    half.write_text("half")
+
+    _do(settings, plan, "tells how it begins")
+
+    assert not half.exists()
+
+
 # ── when memory runs out ────────────────────────────────────────────────────────────────────────────────────────
 
 

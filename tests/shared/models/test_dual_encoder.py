@@ -1,5 +1,6 @@
 """Text encoder and dual encoder, on the demo's text encoder with random weights."""
 
+import json
 import math
 from pathlib import Path
 
@@ -96,3 +97,15 @@ def test_the_last_token_is_the_last_of_the_text_and_not_of_the_padding() -> None
         hidden = first.hidden_states(ids, mask)
         assert torch.equal(first(ids, mask), hidden[:, 0])
         assert torch.equal(last(ids, mask), torch.stack([hidden[0, 3], hidden[1, 5]]))
+
+
+def test_a_pooler_that_nothing_looks_at_is_not_trained(tmp_path: Path) -> None:
+    tiny = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "vocab_size": 20} | tiny))
+    encoder = TextEncoder(tmp_path)
+
+    encoder(torch.tensor([[1, 2, 3]]), torch.ones(1, 3, dtype=torch.long)).square().sum().backward()
+
+    waiting = [name for name, item in encoder.named_parameters() if item.requires_grad and item.grad is None]
+    assert not waiting
+    assert not any(item.requires_grad for name, item in encoder.named_parameters() if "pooler" in name)
