@@ -280,6 +280,24 @@ def test_the_loss_of_a_data_set_of_too_few_patients_is_not_told(tmp_path: Path, 
     assert "loss/d1" not in told
 
 
+def test_a_visit_validates_what_it_received_and_what_it_sends(tmp_path: Path, exams: list[Exam], state: Path) -> None:
+    held_out = [replace(exam, split=Split.VALIDATION) if exam.split is Split.TEST else exam for exam in exams]
+    plan = plan_for(state)
+    files = files_of(state, tmp_path)
+
+    train_visit(plan, files, data_of(held_out), Hardware(threads=1), lambda progress: None)
+
+    told = json.loads((tmp_path / "metrics.json").read_text())
+    check_metrics(plan, told)
+    of = {
+        when: {n.partition("/")[2]: v for n, v in told.items() if n.startswith(when)} for when in ("received", "sent")
+    }
+    assert of["received"].keys() == of["sent"].keys() >= {"recall_at_1/d1", "recall_at_10/d1", "auroc/mass/d1"}
+    assert of["received"] != of["sent"]
+    # A visit that is cut tells of the received model what it found first.
+    assert json.loads((files.kept / "received.json").read_text()) == of["received"]
+
+
 def test_memory_that_runs_out_is_told_apart_from_other_failures(
     tmp_path: Path, exams: list[Exam], state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
