@@ -167,17 +167,8 @@ def _train(
         _dump(files.kept / NOT_FINITE_FILE, error, engine, group)
         raise
     average_buffers(model, group)
-    numbers = position.means() | task.numbers()
-    numbers |= {name: group.sum(value) for name, value in sorted(position.told.items())}
-    numbers |= {
-        "num_steps": float(position.num_steps),
-        "num_samples": float(position.num_samples),
-        "num_skipped_steps": float(position.num_skipped),
-        "learning_rate": position.learning_rate,
-        "moments_reset": float(plan.moments_from is not None and (files.moments is None or not keep)),
-        "micro_batch": float(group.hardware.micro_batch or -(-settings.batch_size // group.size)),
-        "num_processes": float(group.size),
-    }
+    numbers = _numbers(plan, position, group) | task.numbers()
+    numbers["moments_reset"] = float(plan.moments_from is not None and (files.moments is None or not keep))
     if keep:
         save_moments(files.out / MOMENTS_FILE, engine, group)
     numbers |= {f"received/{name}": value for name, value in received.items()}
@@ -189,6 +180,21 @@ def _train(
         "data_wait": clock.data_wait,
         "samples_per_s": clock.num_samples / clock.passed_s,
         "peak_memory_gb": peak_memory_gb(group),
+    }
+
+
+def _numbers(plan: Plan, position: Position, group: WorkerGroup) -> dict[str, float]:
+    """What the loop has found out; every process of the group calls it."""
+    told = {name: group.sum(value) for name, value in sorted(position.told.items())}
+    return {
+        **position.means(),
+        **told,
+        "num_steps": float(position.num_steps),
+        "num_samples": float(position.num_samples),
+        "num_skipped_steps": float(position.num_skipped),
+        "learning_rate": position.learning_rate,
+        "micro_batch": float(group.hardware.micro_batch or -(-plan.task.batch_size // group.size)),
+        "num_processes": float(group.size),
     }
 
 
