@@ -232,8 +232,9 @@ def _run_group(folder: Path, num_processes: int, monitor: Monitor) -> None:
         for rank in range(num_processes):
             ours, theirs = context.Pipe()
             connections.append(ours)
-            processes.append(context.Process(target=worker_entry.run, args=(str(folder), rank, theirs)))
-            processes[-1].start()
+            process = context.Process(target=worker_entry.run, args=(str(folder), rank, theirs))
+            process.start()  # Ctrl-C in its midst leaves a process that we do not know: it ends when its pipe does
+            processes.append(process)
             theirs.close()
         code = _follow(connections, monitor)
         if code is not None:

@@ -328,3 +328,12 @@ def test_the_worker_is_told_neither_certificate_nor_address(settings: SiteSettin
     _do(settings, plan, "first")
     order = (visit_folder(settings, plan.task_id) / "visit.json").read_text()
     assert "127.0.0.1" not in order and str(settings.identity) not in order
+
+
+def test_ctrl_c_while_a_worker_starts_is_a_ctrl_c(settings: SiteSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(process: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(visit.worker_context().Process, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _do(settings, _plan(), "done")
