@@ -57,6 +57,9 @@ def make_plan(state: PayloadReference | None, site: str = "mayo", visit: int = 1
         preprocessing="0" * 64,
         text_encoder="0" * 64,
         state=state,
+        configuration="0" * 64,
+        rounds_total=2,
+        num_sites=1,
     )
 
 

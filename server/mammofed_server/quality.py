@@ -14,11 +14,11 @@ from rich.table import Table
 
 from mammofed_server.control import Control
 from mammofed_server.grid import FileGrid
+from mammofed_server.plans import PlanMaker
 from mammofed_server.run_state import QualityRecord, RunState
 from mammofed_server.schedule import make_schedule
 from mammofed_shared.errors import RefusalCode, RunStopped
 from mammofed_shared.protocol.flower import plan_message, update_of
-from mammofed_shared.protocol.plan import Plan
 from mammofed_shared.protocol.quality import STEP, TABLES, TOTALS, CountTable
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,9 @@ def ask_once(run: RunState, grid: FileGrid, control: Control) -> None:
         RunStopped: a site refused; the message says which, why and what to do. A new start asks every site again.
         RunCancelled: the lead cancelled the run meanwhile.
     """
-    plans = {site: _query(run, site) for site in run.record.settings.sites}
+    settings = run.record.settings
+    plan_maker = PlanMaker(run, make_schedule(settings.schedule, settings.training_sites))
+    plans = {site: plan_maker.query(site) for site in settings.sites}
     if run.quality() is not None:
         grid.forget(plan.task_id for plan in plans.values())  # killed between commit and forget
         return
@@ -60,26 +62,6 @@ def ask_once(run: RunState, grid: FileGrid, control: Control) -> None:
     grid.forget(plan.task_id for plan in plans.values())
     if refusals:
         raise RunStopped(_explained(refusals))
-
-
-def _query(run: RunState, site: str) -> Plan:
-    settings = run.record.settings
-    return Plan(
-        task_id=f"{settings.run}/r0000/v00000/{site}/query",
-        run=settings.run,
-        round=0,
-        visit=0,
-        site=site,
-        kind="query",
-        epochs=0,
-        epochs_before=0,
-        epochs_total=make_schedule(settings.schedule, settings.training_sites).epochs_total,
-        seed=settings.seed,
-        task=settings.task,
-        preprocessing=settings.preprocessing.digest,
-        text_encoder=run.record.text_encoder,
-        state=None,
-    )
 
 
 def _by_site(grid: FileGrid, replies: Iterable[Message]) -> list[tuple[str, Message]]:

@@ -16,12 +16,13 @@ from flwr.serverapp.strategy import FedAvg, Strategy
 from mammofed_server.aggregation import weighted_mean
 from mammofed_server.control import Control
 from mammofed_server.grid import FileGrid
+from mammofed_server.plans import PlanMaker
 from mammofed_server.run_state import EvaluationRecord, RunState
 from mammofed_server.schedule import Turn, make_schedule
 from mammofed_shared.checkpoint import Contribution, Failure
 from mammofed_shared.errors import RefusalCode, RunStopped
 from mammofed_shared.protocol.flower import plan_message, update_of
-from mammofed_shared.protocol.plan import PayloadReference, Plan
+from mammofed_shared.protocol.plan import PayloadReference
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class FileStrategy(Strategy):
         self._control = control
         self._settings = settings
         self._schedule = make_schedule(settings.schedule, settings.training_sites)
+        self._plans = PlanMaker(run, self._schedule)
         self._done = run.last_turn()
         self._grid: FileGrid | None = None
 
@@ -63,23 +65,7 @@ class FileStrategy(Strategy):
         before = self._run.manifest(turn.number - 1)
         state = self._run.state_path(turn.number - 1)
         for visit in turn.visits:
-            plan = Plan(
-                task_id=visit.task_id(self._settings.run),
-                run=self._settings.run,
-                round=visit.round,
-                visit=visit.number,
-                site=visit.site,
-                kind="train",
-                epochs=visit.epochs,
-                epochs_before=visit.epochs_before,
-                epochs_total=self._schedule.epochs_total,
-                seed=self._settings.seed,
-                moments_from=before.moments.get(visit.site),
-                task=self._settings.task,
-                preprocessing=self._settings.preprocessing.digest,
-                text_encoder=self._run.record.text_encoder,
-                state=before.state,
-            )
+            plan = self._plans.training(visit, before, len(turn.visits))
             yield plan_message(plan, state, self._file_grid.node_of(visit.site))
 
     def aggregate_train(
@@ -159,29 +145,12 @@ class FileStrategy(Strategy):
     def _evaluation_messages(self, turn: int) -> list[Message]:
         self._control.wait_for_go()
         manifest = self._run.manifest(turn)
-        messages = []
-        for site in self._settings.evaluation_sites:
-            plan = Plan(
-                task_id=self._evaluation_id(turn, manifest.round, site),
-                run=self._settings.run,
-                round=manifest.round,
-                visit=turn,
-                site=site,
-                kind="evaluate",
-                epochs=0,
-                epochs_before=0,
-                epochs_total=self._schedule.epochs_total,
-                seed=self._settings.seed,
-                task=self._settings.task,
-                preprocessing=self._settings.preprocessing.digest,
-                text_encoder=self._run.record.text_encoder,
-                state=manifest.state,
+        return [
+            plan_message(
+                self._plans.evaluation(site, manifest), self._run.state_path(turn), self._file_grid.node_of(site)
             )
-            messages.append(plan_message(plan, self._run.state_path(turn), self._file_grid.node_of(site)))
-        return messages
-
-    def _evaluation_id(self, turn: int, round_number: int, site: str) -> str:
-        return f"{self._settings.run}/r{round_number:04d}/v{turn:05d}/{site}/evaluate"
+            for site in self._settings.evaluation_sites
+        ]
 
     def _commit_evaluation(self, turn: int, replies: Iterable[Message]) -> None:
         manifest = self._run.manifest(turn)
@@ -190,7 +159,7 @@ class FileStrategy(Strategy):
         task_ids = []
         for reply in replies:
             site = self._file_grid.sites[reply.metadata.src_node_id - 1]
-            task_ids.append(self._evaluation_id(turn, manifest.round, site))
+            task_ids.append(self._plans.evaluation(site, manifest).task_id)
             if reply.has_error():
                 code = RefusalCode(reply.error.code).name
                 logger.error("site %s: evaluation failed: %s", site, code)

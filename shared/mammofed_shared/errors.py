@@ -44,6 +44,12 @@ class RefusalCode(Enum):
     SETTINGS = 16
     NOT_FINITE_LOSS = 17
     DISK_FULL = 18
+    VETOED = 19
+    UPDATE_NORM = 20
+    OUT_OF_HOURS = 21
+    PRIVACY_BUDGET = 22
+    ABSENT = 23
+    STATEMENT = 24
 
 
 class MammofedError(Exception):

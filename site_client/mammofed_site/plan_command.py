@@ -72,7 +72,17 @@ def plan_of_run(settings: SiteSettings, path: Path) -> Plan:
         raise ConfigurationError(f"{path}: {settings.site} does not train in this run: {', '.join(run.training_sites)}")
     # The lead's folder may not be here; then the site's own stands for it, until the plan that comes names its digest.
     encoder = run.text_encoder if (run.text_encoder / "config.json").is_file() else settings.text_encoder
-    return _as_asked(settings, run.run, max(own), run.task, run.preprocessing.digest, folder_digest(encoder))
+    return _as_asked(
+        settings,
+        max(own),
+        run=run.run,
+        task=run.task,
+        preprocessing=run.preprocessing.digest,
+        text_encoder=folder_digest(encoder),
+        configuration=run.digest,
+        rounds_total=run.schedule.rounds,
+        num_sites=len(set(run.training_sites)) if run.schedule.kind == "fedavg" else 1,
+    )
 
 
 def last_plan(settings: SiteSettings) -> Plan:
@@ -89,7 +99,8 @@ def last_plan(settings: SiteSettings) -> Plan:
     plan = orders[0].plan
     trained = [order.plan.epochs for order in orders if order.plan.kind == "train" and order.plan.run == plan.run]
     epochs = trained[0] if trained else 1
-    return _as_asked(settings, plan.run, epochs, plan.task, plan.preprocessing, plan.text_encoder)
+    kept = {"run", "task", "preprocessing", "text_encoder", "configuration", "rounds_total", "num_sites"}
+    return _as_asked(settings, epochs, **{name: getattr(plan, name) for name in kept})
 
 
 def _orders(settings: SiteSettings) -> list[tuple[float, VisitOrder]]:
@@ -102,13 +113,10 @@ def _orders(settings: SiteSettings) -> list[tuple[float, VisitOrder]]:
     return found
 
 
-def _as_asked(
-    settings: SiteSettings, run: str, epochs: int, task: object, preprocessing: str, text_encoder: str
-) -> Plan:
+def _as_asked(settings: SiteSettings, epochs: int, **of_the_run: object) -> Plan:
     return Plan.model_validate(
         {
             "task_id": f"probe/r0000/v00000/{settings.site}/train",
-            "run": run,
             "round": 0,
             "visit": 0,
             "site": settings.site,
@@ -117,10 +125,8 @@ def _as_asked(
             "epochs_before": 0,
             "epochs_total": epochs,
             "seed": 0,
-            "task": task,
-            "preprocessing": preprocessing,
-            "text_encoder": text_encoder,
             "state": PayloadReference(digest="0" * 64, size=0),  # none comes; a probe draws its weights
+            **of_the_run,
         }
     )
 

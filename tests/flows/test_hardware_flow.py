@@ -65,6 +65,9 @@ def plan_for(state: Path, site: str) -> Plan:
         preprocessing=SMALL.digest,
         text_encoder=folder_digest(TEXT_ENCODER),
         state=reference_of(state),
+        configuration="0" * 64,
+        rounds_total=2,
+        num_sites=1,
     )
 
 

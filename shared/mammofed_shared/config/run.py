@@ -1,5 +1,6 @@
 """Configuration of a run: what the consortium lead writes and ``fl-server`` executes."""
 
+import hashlib
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -98,6 +99,12 @@ class RunSettings(Settings):
         if self.schedule.kind == "fedavg" and len(set(self.schedule.order)) != len(self.schedule.order):
             raise ValueError("schedule.order names a site twice, which fedavg cannot run at the same time")
         return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that decides the weights: a hospital's policy can name a run by it."""
+        decisive = self.model_dump_json(exclude={"server", "tracking", "text_encoder"})  # its digest is in each plan
+        return hashlib.sha256(decisive.encode()).hexdigest()
 
     @property
     def training_sites(self) -> tuple[str, ...]:

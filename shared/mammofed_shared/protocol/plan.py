@@ -18,6 +18,10 @@ class PayloadReference(Settings):
     size: int = Field(ge=0)
 
 
+Encoding = Literal["fp32", "bf16", "delta"]
+"""How a payload's parameters travel: whole, as bfloat16, or as bfloat16 of the difference to the plan's state."""
+
+
 class Plan(Settings):
     """One visit as the coordinator asks for it, or (``query``) what data the site holds: counts, before the first turn.
 
@@ -42,6 +46,19 @@ class Plan(Settings):
     text_encoder: Digest
     state: PayloadReference | None
     """What the visit starts from; a query has none."""
+    configuration: Digest
+    """Of the run's settings, by which a hospital can name a run that it allows."""
+    rounds_total: int = Field(ge=1)
+    num_sites: int = Field(ge=1)
+    """Updates that are folded together with this visit's; 1: the update becomes the next state as it is."""
+    proximal_mu: float = Field(0.0, ge=0, allow_inf_nan=False)
+    """Weight of FedProx's term (Li et al. 2020, eq. 2); 0: none."""
+    control_variates: bool = False
+    """Whether the state brings SCAFFOLD's control variates and the update shall bring their change."""
+    download: Encoding = "fp32"
+    upload: Encoding = "fp32"
+    ledger_head: Digest | None = None
+    """Of the last line of the coordinator's ledger when the plan was made."""
 
     @model_validator(mode="after")
     def _a_visit_has_a_state(self) -> "Plan":
@@ -66,3 +83,4 @@ class Progress(Settings):
     num_steps: int = 0
     loss: float = 0.0
     samples_per_s: float = 0.0
+    steps_per_s: float = 0.0

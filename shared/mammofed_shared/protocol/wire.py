@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from mammofed_shared.config.tasks import TaskSettings
 from mammofed_shared.errors import ProtocolError
 from mammofed_shared.protocol import federation_pb2 as pb
-from mammofed_shared.protocol.plan import PayloadReference, Plan
+from mammofed_shared.protocol.plan import Encoding, PayloadReference, Plan
 
 PROTOCOL_VERSION = 2
 SOFTWARE_CONTRACT = "mammofed-1"
@@ -48,6 +48,8 @@ CALLS = MappingProxyType(
 
 _KIND_TO_WIRE = {"train": pb.TRAIN, "evaluate": pb.EVALUATE, "query": pb.QUERY}
 _KIND_FROM_WIRE = {wire: kind for kind, wire in _KIND_TO_WIRE.items()}
+_ENCODING_TO_WIRE = {"fp32": pb.FP32, "bf16": pb.BF16, "delta": pb.DELTA}
+_ENCODING_FROM_WIRE: dict[pb.Encoding, Encoding] = {pb.FP32: "fp32", pb.BF16: "bf16", pb.DELTA: "delta"}
 _task_settings: TypeAdapter[TaskSettings] = TypeAdapter(TaskSettings)
 
 
@@ -69,6 +71,14 @@ def plan_to_wire(plan: Plan) -> pb.Plan:
         preprocessing=plan.preprocessing,
         text_encoder=plan.text_encoder,
         state=pb.Payload(digest=plan.state.digest, size=plan.state.size) if plan.state is not None else None,
+        configuration=plan.configuration,
+        rounds_total=plan.rounds_total,
+        num_sites=plan.num_sites,
+        proximal_mu=plan.proximal_mu,
+        control_variates=plan.control_variates,
+        download=_ENCODING_TO_WIRE[plan.download],
+        upload=_ENCODING_TO_WIRE[plan.upload],
+        ledger_head=plan.ledger_head or "",
     )
 
 
@@ -95,6 +105,14 @@ def plan_from_wire(wire: pb.Plan) -> Plan:
             preprocessing=wire.preprocessing,
             text_encoder=wire.text_encoder,
             state=_state(wire),
+            configuration=wire.configuration,
+            rounds_total=wire.rounds_total,
+            num_sites=wire.num_sites,
+            proximal_mu=wire.proximal_mu,
+            control_variates=wire.control_variates,
+            download=_ENCODING_FROM_WIRE[wire.download],
+            upload=_ENCODING_FROM_WIRE[wire.upload],
+            ledger_head=wire.ledger_head or None,
         )
     except (ValidationError, KeyError) as error:
         raise ProtocolError(f"a plan of the coordinator is not allowed here: {error}") from error

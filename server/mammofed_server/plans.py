@@ -1,0 +1,63 @@
+"""Makes plans: the one place where a run's settings become what a site is asked."""
+
+from mammofed_server.run_state import RunState
+from mammofed_server.schedule import Schedule, Visit
+from mammofed_shared.checkpoint import Manifest
+from mammofed_shared.protocol.plan import Plan
+
+
+class PlanMaker:
+    """Plans of one run. Equal inputs give equal plans, after any restart."""
+
+    def __init__(self, run: RunState, schedule: Schedule) -> None:
+        self._run = run
+        self._schedule = schedule
+        settings = run.record.settings
+        self._of_every_plan = {
+            "run": settings.run,
+            "epochs_total": schedule.epochs_total,
+            "rounds_total": settings.schedule.rounds,
+            "seed": settings.seed,
+            "task": settings.task,
+            "preprocessing": settings.preprocessing.digest,
+            "text_encoder": run.record.text_encoder,
+            "configuration": settings.digest,
+        }
+
+    def training(self, visit: Visit, before: Manifest, num_sites: int) -> Plan:
+        """One visit of a turn that starts from ``before``, of as many sites together."""
+        return Plan(
+            task_id=visit.task_id(self._run.record.settings.run),
+            round=visit.round,
+            visit=visit.number,
+            site=visit.site,
+            kind="train",
+            epochs=visit.epochs,
+            epochs_before=visit.epochs_before,
+            moments_from=before.moments.get(visit.site),
+            state=before.state,
+            num_sites=num_sites,
+            **self._of_every_plan,
+        )
+
+    def evaluation(self, site: str, manifest: Manifest) -> Plan:
+        """The evaluation of a checkpoint at one site."""
+        return self._other("evaluate", site, manifest.round, manifest.turn, state=manifest.state)
+
+    def query(self, site: str) -> Plan:
+        """The question before the first turn: what data does the site hold?"""
+        return self._other("query", site, 0, 0, state=None)
+
+    def _other(self, kind: str, site: str, round_number: int, turn: int, **state: object) -> Plan:
+        return Plan(
+            task_id=f"{self._run.record.settings.run}/r{round_number:04d}/v{turn:05d}/{site}/{kind}",
+            round=round_number,
+            visit=turn,
+            site=site,
+            kind=kind,
+            epochs=0,
+            epochs_before=0,
+            num_sites=1,
+            **state,
+            **self._of_every_plan,
+        )
