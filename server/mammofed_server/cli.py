@@ -18,7 +18,7 @@ from mammofed_server.export import export_checkpoint
 from mammofed_server.quality import quality_table
 from mammofed_server.run_state import RunState
 from mammofed_server.serve import serve
-from mammofed_server.status import RunStatus, read_status, status_table
+from mammofed_server.status import RunStatus, read_status, skipped_visit, status_table
 from mammofed_shared.commands import DefaultCommandGroup, run_command
 from mammofed_shared.config.loading import load
 from mammofed_shared.config.run import RunSettings
@@ -60,6 +60,8 @@ def run_(config: Config = DEFAULT_CONFIG, overrides: Overrides = None, watch: bo
             finished = serve(settings)
     manifest = finished.manifest(finished.last_turn())
     typer.echo(f"finished: {finished.checkpoint_folder(manifest.turn)}")
+    for item in manifest.skipped:
+        typer.echo(f"WITHOUT {skipped_visit(item)}")
     typer.echo(f"sha256 {manifest.state.digest}")
 
 

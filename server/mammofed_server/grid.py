@@ -1,5 +1,7 @@
 """Flower's Grid on files: the mailbox for real sites. Node ids are places in the run's list of sites, from 1."""
 
+import logging
+import time
 from abc import abstractmethod
 from collections.abc import Iterable
 
@@ -8,13 +10,18 @@ from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
+from mammofed_server.attendance import Attendance
 from mammofed_server.control import Control
 from mammofed_server.mailbox import Mailbox, Outcome
+from mammofed_server.sites import SiteBoard
 from mammofed_shared.errors import RefusalCode, RunCancelled
 from mammofed_shared.protocol.flower import become_flower_task, plan_of, refusal_reply, update_reply
-from mammofed_shared.protocol.plan import Update
+from mammofed_shared.protocol.plan import Plan, Update
+
+logger = logging.getLogger(__name__)
 
 _LOOK_AGAIN_S = 0.5
+SAY_AGAIN_AFTER_S = 300.0
 
 
 class FileGrid(Grid):
@@ -24,6 +31,8 @@ class FileGrid(Grid):
         if not is_launched_by_flower:
             become_flower_task()
         self.sites = sites
+        self.attendance: Attendance | None = None
+        """Of the round that trains now: without which of its visits it may go on."""
         self._run: Run | None = None
 
     def node_of(self, site: str) -> int:
@@ -76,29 +85,73 @@ class FileGrid(Grid):
 class MailboxGrid(FileGrid):
     """Sends plans to real sites through the mailbox."""
 
-    def __init__(self, sites: tuple[str, ...], mailbox: Mailbox, control: Control) -> None:
+    def __init__(self, sites: tuple[str, ...], mailbox: Mailbox, control: Control, board: SiteBoard) -> None:
         super().__init__(sites)
         self._mailbox = mailbox
         self._control = control
+        self._board = board
+        self._said: dict[str, float] = {}
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Offer each plan and wait for all outcomes, however long a site takes: there is no deadline to tune.
+
+        A site that is silent, or has stalled at its own pace, is waited for as ``attendance`` says.
 
         Raises:
             RunCancelled: the lead cancelled the run meanwhile.
         """
         waiting: dict[str, Message] = {}
+        plans: dict[str, Plan] = {}
         for message in messages:
             plan, state = plan_of(message)
-            waiting[plan.task_id] = message
+            waiting[plan.task_id], plans[plan.task_id] = message, plan
+            if plan.kind == "train":
+                self._board.begin_round(plan.round)
             self._mailbox.put(plan, state)
         replies: list[Message] = []
         while waiting:
             for outcome in self._mailbox.wait(waiting, _LOOK_AGAIN_S):
                 replies.append(self._reply(waiting.pop(outcome.task_id), outcome))
+                self._note(plans[outcome.task_id], outcome)
+            self._give_up([plans[task_id] for task_id in waiting])
             if self._control.word() == "cancel":
                 raise RunCancelled("the run was cancelled with `fl-server cancel`")
         return replies
+
+    def _note(self, plan: Plan, outcome: Outcome) -> None:
+        if plan.kind != "train":
+            return
+        self._board.concluded(plan.site, plan.round, "contributed" if outcome.refusal is None else "refused")
+        if outcome.refusal is not None and self.attendance is not None:
+            self.attendance.miss(plan.task_id)
+
+    def _give_up(self, waiting: Iterable[Plan]) -> None:
+        for plan in waiting:
+            why = self._board.missing(plan.site)
+            if why and self._may_be_given_up(plan):
+                logger.error("site %s is %s: round %d goes on without its %s", plan.site, why, plan.round, plan.kind)
+                code = RefusalCode.VETOED if why == "vetoed" else RefusalCode.ABSENT
+                self._mailbox.give_up(plan.task_id, code)
+                return  # one at a time: what may be missed next depends on it
+            if why:
+                self._say_waiting(plan, why)
+
+    def _may_be_given_up(self, plan: Plan) -> bool:
+        if self.attendance is None or plan.kind == "query":
+            return False
+        if plan.kind == "evaluate":
+            return self.attendance.may_skip_evaluations
+        present = [site for site in self.sites if not self._board.missing(site)]
+        return self.attendance.may_be_given_up(plan.task_id, present)
+
+    def _say_waiting(self, plan: Plan, why: str) -> None:
+        now = time.monotonic()
+        if now - self._said.get(plan.site, -SAY_AGAIN_AFTER_S) >= SAY_AGAIN_AFTER_S:
+            self._said[plan.site] = now
+            logger.warning(
+                "site %s is %s (last heard %.0f s ago); round %d waits for it: see to its `site-client`",
+                plan.site, why, self._board.silent_s(plan.site), plan.round,
+            )  # fmt: skip
 
     def _reply(self, message: Message, outcome: Outcome) -> Message:
         if outcome.refusal is not None:

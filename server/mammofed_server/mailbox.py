@@ -15,6 +15,7 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,9 @@ logger = logging.getLogger(__name__)
 
 MAX_OVERHEAD_BYTES = 16 * 2**20
 """An update may be larger than its plan's state by a header, not by more."""
+
+POSTPONED = frozenset({RefusalCode.VETOED, RefusalCode.OUT_OF_HOURS})
+"""A hospital that says so may do the task later; whether it is waited for is the grid's part."""
 
 
 class Outcome(Settings):
@@ -101,6 +105,14 @@ class Mailbox:
     def update_path(self, task_id: str) -> Path:
         """The accepted update of a task."""
         return self.task_folder(task_id) / "update.safetensors"
+
+    def give_up(self, task_id: str, code: RefusalCode) -> None:
+        """Wait no longer for an open task; a site that comes back with it hears the code."""
+        with self._changed:
+            plan, _ = self._open.get(task_id, (None, None))
+        if plan is not None:
+            with suppress(ProtocolError):  # it came at the last moment
+                self._conclude(plan, Outcome(task_id=task_id, refusal=code.name))
 
     def forget(self, task_id: str) -> None:
         """Remove all that is kept of a task, once its turn is committed or a failed task shall be tried again."""
@@ -184,9 +196,12 @@ class Mailbox:
                 self._receiving.discard(upload.task_id)
 
     def fail(self, site: str, task_id: str, code: RefusalCode) -> None:
-        """A site could not do its task."""
+        """A site could not do its task, or will not do it now: then the task stays open, and it alone decides when."""
         if self._ended_of(site, task_id) is None:
             plan, _ = self._open_task(site, task_id)
+            if code in POSTPONED:
+                (self.task_folder(task_id) / "update.part").unlink(missing_ok=True)
+                return
             self._conclude(plan, Outcome(task_id=task_id, refusal=code.name))
 
     def _ended_of(self, site: str, task_id: str) -> Outcome | None:

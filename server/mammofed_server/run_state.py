@@ -148,6 +148,7 @@ class RunState:
             update={
                 "contributions": contributions,
                 "failures": failures,
+                "skipped": (*before.skipped, *failures),
                 "moments": moments,
                 "previous": before.state.digest,
             }

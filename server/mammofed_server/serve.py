@@ -71,7 +71,7 @@ def serve(settings: RunSettings) -> RunState:
         try:
             writer.word = "running"
             writer.start()
-            _run_app(MailboxGrid(settings.sites, mailbox, control), run.folder)
+            _run_app(MailboxGrid(settings.sites, mailbox, control, board), run.folder)
             word = "finished"
         except RunStopped:
             word = "stopped"

@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -13,12 +13,14 @@ from mammofed_server.pooled import without_histograms
 from mammofed_server.run_state import RunState
 from mammofed_server.schedule import Schedule, make_schedule
 from mammofed_server.sites import SiteBoard, SiteStatus
+from mammofed_shared.checkpoint import Failure
 from mammofed_shared.config.base import Settings
 from mammofed_shared.errors import StateError
 from mammofed_shared.files import write_whole
 
 WRITE_EVERY_S = 1.0
 STALE_AFTER_S = 10.0
+_MOST_SHOWN = 3
 
 RunWord = Literal["starting", "running", "paused", "finished", "cancelled", "stopped", "interrupted"]
 
@@ -36,6 +38,7 @@ class SiteLine(Settings):
     num_steps: int
     loss: float
     samples_per_s: float
+    steps_per_s: float
     last_seen: float
     num_training_exams: int
 
@@ -55,8 +58,8 @@ class RunStatus(Settings):
     written: float
     """Seconds since the epoch."""
     state_digest: str
-    failures: int
-    """Visits that failed so far; a run that skipped any says so."""
+    skipped: tuple[str, ...]
+    """Visits that added nothing so far, as ``site, round n: CODE``; a run that skipped any says so."""
     sites: tuple[SiteLine, ...]
     evaluation: Mapping[str, Mapping[str, float]]
     """Site → metric → value, of the newest evaluation."""
@@ -72,8 +75,6 @@ class StatusWriter:
         self._schedule: Schedule = make_schedule(settings.schedule, settings.training_sites)
         self._begin_turn = run.last_turn()
         self._begin_s = time.monotonic()
-        self._failures = sum(len(run.manifest(turn).failures) for turn in range(1, self._begin_turn + 1))
-        self._counted = self._begin_turn
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, daemon=True, name="status")
         self.word: RunWord = "starting"
@@ -102,9 +103,6 @@ class StatusWriter:
         """The status as it is now."""
         turn = self._run.last_turn()
         manifest = self._run.manifest(turn)
-        while self._counted < turn:
-            self._counted += 1
-            self._failures += len(self._run.manifest(self._counted).failures)
         evaluation = self._run.evaluation(turn) or (self._run.evaluation(turn - 1) if turn else None)
         return RunStatus(
             run=self._run.record.settings.run,
@@ -116,7 +114,7 @@ class StatusWriter:
             eta_s=self._eta_s(turn),
             written=time.time(),
             state_digest=manifest.state.digest,
-            failures=self._failures,
+            skipped=tuple(skipped_visit(item) for item in manifest.skipped),
             sites=tuple(_line(item) for item in self._board.snapshot()),
             evaluation={site: without_histograms(told) for site, told in evaluation.metrics.items()}
             if evaluation
@@ -130,9 +128,18 @@ class StatusWriter:
         return (time.monotonic() - self._begin_s) / done * (len(self._schedule.turns) - turn)
 
 
+def skipped_visit(item: Failure) -> str:
+    """A visit that added nothing, in a few words."""
+    return f"{item.site}, round {int(item.task_id.split('/')[1][1:])}: {item.code}"
+
+
+def _few(items: Sequence[str]) -> str:
+    return "; ".join(items[-_MOST_SHOWN:]) + (f"; and {len(items) - _MOST_SHOWN} more" if items[_MOST_SHOWN:] else "")
+
+
 def _line(item: SiteStatus) -> SiteLine:
     parts = item.task_id.split("/")
-    known = len(parts) == 5 and item.state not in ("ready", "away", "not connected")
+    known = len(parts) == 5
     return SiteLine(
         site=item.site,
         state=item.state,
@@ -144,6 +151,7 @@ def _line(item: SiteStatus) -> SiteLine:
         num_steps=item.num_steps if known else 0,
         loss=item.loss,
         samples_per_s=item.samples_per_s,
+        steps_per_s=item.steps_per_s,
         last_seen=item.last_seen,
         num_training_exams=item.num_training_exams,
     )
@@ -170,8 +178,8 @@ def status_table(status: RunStatus) -> Table:
     """The one live table: site, state, round, step, loss, samples/s, newest AUROCs; the run's ETA in the title."""
     eta = "–" if status.eta_s is None else _duration(status.eta_s)
     title = f"run {status.run} · {status.state} · turn {status.turn}/{status.num_turns} · ETA {eta}"
-    if status.failures:
-        title += f" · {status.failures} visit(s) FAILED and were skipped"
+    if status.skipped:
+        title += f" · WITHOUT {_few(status.skipped)}"
     table = Table(title=title, title_justify="left", expand=False)
     aurocs = sorted({name for metrics in status.evaluation.values() for name in metrics if name.startswith("auroc/")})
     headings = [

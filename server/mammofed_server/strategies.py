@@ -7,6 +7,7 @@ two turns is on disk, so a strategy that starts again goes on with the first tur
 import logging
 from abc import abstractmethod
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -14,17 +15,22 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Strategy
 
 from mammofed_server.aggregation import weighted_mean
+from mammofed_server.attendance import Attendance, check_quorum
 from mammofed_server.control import Control
 from mammofed_server.grid import FileGrid
 from mammofed_server.plans import PlanMaker
 from mammofed_server.run_state import EvaluationRecord, RunState
-from mammofed_server.schedule import Turn, make_schedule
+from mammofed_server.schedule import Turn, Visit, make_schedule
 from mammofed_shared.checkpoint import Contribution, Failure
 from mammofed_shared.errors import RefusalCode, RunStopped
 from mammofed_shared.protocol.flower import plan_message, update_of
 from mammofed_shared.protocol.plan import PayloadReference
 
 logger = logging.getLogger(__name__)
+
+_MISSING = frozenset({RefusalCode.ABSENT.value, RefusalCode.VETOED.value})
+"""Codes of visits that were given up by ``on_absence``, or by the hospital's own word."""
+_REMEDY = "See docs/operate/errors.md; `fl-server resume` and a new start try again."
 
 Fold = tuple[Path, PayloadReference]
 
@@ -42,9 +48,15 @@ class FileStrategy(Strategy):
         self._plans = PlanMaker(run, self._schedule)
         self._done = run.last_turn()
         self._grid: FileGrid | None = None
+        self._attendance = self._attendance_of(0)
 
     def run_turns(self, grid: FileGrid) -> None:
-        """Run every turn that is not committed yet."""
+        """Run every turn that is not committed yet.
+
+        Raises:
+            RunStopped, RunCancelled: it ended before the last one.
+            StateError: a round was committed without its quorum.
+        """
         self._grid = grid
         grid.forget(item.task_id for item in self._last_visits())  # killed between commit and forget
         self.start(
@@ -53,6 +65,7 @@ class FileStrategy(Strategy):
             num_rounds=len(self._schedule.turns) - self._done,
             evaluate_fn=self._evaluate_what_is_missing,
         )
+        check_quorum(self._settings, self._schedule.turns, self._run)
 
     # ── training ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -62,11 +75,14 @@ class FileStrategy(Strategy):
         """A plan for each visit of the turn."""
         self._control.wait_for_go()
         turn = self._turn(server_round)
+        self._attendance = self._attendance_of(turn.round)
+        self._file_grid.attendance = self._attendance
+        return [self._training_message(turn, visit) for visit in turn.visits]
+
+    def _training_message(self, turn: Turn, visit: Visit) -> Message:
         before = self._run.manifest(turn.number - 1)
-        state = self._run.state_path(turn.number - 1)
-        for visit in turn.visits:
-            plan = self._plans.training(visit, before, len(turn.visits))
-            yield plan_message(plan, state, self._file_grid.node_of(visit.site))
+        plan = self._plans.training(visit, before, len(turn.visits))
+        return plan_message(plan, self._run.state_path(turn.number - 1), self._file_grid.node_of(visit.site))
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -74,15 +90,16 @@ class FileStrategy(Strategy):
         """Fold the updates into the next state and commit the turn.
 
         Raises:
-            RunStopped: a visit failed and the run's policy is to stop.
+            RunStopped: a visit failed and the run's policy is to stop, or the round would have less than its quorum.
         """
         turn = self._turn(server_round)
         by_node = {reply.metadata.src_node_id: reply for reply in replies}
+        answers = [(visit, by_node[self._file_grid.node_of(visit.site)]) for visit in turn.visits]
+        answers += self._ask_substitutes(turn, answers)
         contributions: list[Contribution] = []
         paths: list[Path] = []
         failures: list[Failure] = []
-        for visit in turn.visits:
-            reply = by_node[self._file_grid.node_of(visit.site)]
+        for visit, reply in answers:
             task_id = visit.task_id(self._settings.run)
             if reply.has_error():
                 code = RefusalCode(reply.error.code).name
@@ -95,17 +112,44 @@ class FileStrategy(Strategy):
             contributions.append(
                 Contribution(site=visit.site, task_id=task_id, update=update.payload, metrics=update.metrics)
             )
-        if failures and self._settings.on_failure == "stop":
-            raise RunStopped(
-                f"round {turn.round}: "
-                + "; ".join(f"site {item.site} failed with {item.code}" for item in failures)
-                + ". See docs/operate/errors.md; `fl-server resume` and a new start try again."
-            )
+        self._check_failures(turn.round, failures)
         mean = self._fold(contributions, paths) if contributions else None
         self._run.commit(turn.number, turn.round, tuple(contributions), tuple(failures), mean)
-        self._file_grid.forget(visit.task_id(self._settings.run) for visit in turn.visits)
+        self._file_grid.forget(visit.task_id(self._settings.run) for visit, _ in answers)
         logger.info("turn %d of %d committed", turn.number, len(self._schedule.turns))
         return None, None
+
+    def _ask_substitutes(self, turn: Turn, answers: list[tuple[Visit, Message]]) -> list[tuple[Visit, Message]]:
+        """The visits of those who train in the place of sites that are missing."""
+        visits = [
+            replace(visit, site=self._settings.substitutes[visit.site])
+            for visit, reply in answers
+            if reply.has_error() and reply.error.code in _MISSING and visit.site in self._settings.substitutes
+        ]
+        if not visits:
+            return []
+        for visit in visits:
+            logger.warning("round %d: site %s trains in the place of a missing one", visit.round, visit.site)
+            self._attendance.expect(visit)
+        messages = [self._training_message(turn, visit) for visit in visits]
+        by_node = {reply.metadata.src_node_id: reply for reply in self._file_grid.send_and_receive(messages)}
+        return [(visit, by_node[self._file_grid.node_of(visit.site)]) for visit in visits]
+
+    def _check_failures(self, round_number: int, failures: list[Failure]) -> None:
+        for failure in failures:
+            self._attendance.miss(failure.task_id)
+        given_up = {RefusalCode(code).name for code in _MISSING}
+        failed = [item for item in failures if item.code not in given_up]
+        what = "; ".join(f"site {item.site} failed with {item.code}" for item in failures)
+        if failed and self._settings.on_failure == "stop":
+            raise RunStopped(f"round {round_number}: {what}. {_REMEDY}")
+        if failures and not self._attendance.can_spare():
+            quorum = f"without it the round has fewer than {self._attendance.quorum} sites, its quorum"
+            raise RunStopped(f"round {round_number}: {what}; {quorum}. {_REMEDY}")
+
+    def _attendance_of(self, round_number: int) -> Attendance:
+        turns = [turn for turn in self._schedule.turns if turn.round == round_number]
+        return Attendance(self._settings, turns, self._run)
 
     def _last_visits(self) -> tuple[Contribution | Failure, ...]:
         last = self._run.manifest(self._done)

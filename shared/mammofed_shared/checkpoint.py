@@ -49,6 +49,8 @@ class Manifest(Settings):
     round: int = Field(ge=0)
     contributions: tuple[Contribution, ...] = ()
     failures: tuple[Failure, ...] = ()
+    skipped: tuple[Failure, ...] = ()
+    """Every visit of the run so far that added nothing: what this model has not seen."""
     moments: Mapping[str, str] = {}
     """Site → task whose optimizer moments the site goes on from."""
     state: PayloadReference

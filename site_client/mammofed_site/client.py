@@ -191,6 +191,7 @@ class Heartbeat:
                     num_steps=progress.num_steps,
                     loss=progress.loss,
                     samples_per_s=progress.samples_per_s,
+                    steps_per_s=progress.steps_per_s,
                 )
             )
             if reply is not None and reply.cancel and self.state != pb.SUBMITTING:

@@ -24,6 +24,7 @@ from mammofed_server.control import Control
 from mammofed_server.grid import MailboxGrid
 from mammofed_server.mailbox import Mailbox, Upload
 from mammofed_server.run_state import RunState
+from mammofed_server.sites import SiteBoard
 from mammofed_server.status import read_status
 from mammofed_shared.commands import ExitCode
 from mammofed_shared.config.run import RunSettings
@@ -90,7 +91,7 @@ def test_with_skip_the_run_goes_on_and_its_manifest_names_the_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sites = Sites(tmp_path, bad=[SECOND])
-    run = _simulate(tmp_path, sites, monkeypatch, on_failure="skip")
+    run = _simulate(tmp_path, sites, monkeypatch, on_failure="skip", quorum=1)
     assert run.ending() == "finished" and run.last_turn() == 4
     assert sites.asked.count(SECOND) == 1, "refused once, not asked again"
     manifest = run.manifest(2)
@@ -102,7 +103,9 @@ def test_with_skip_the_run_goes_on_and_its_manifest_names_the_failure(
 
 def test_with_skip_fedavg_takes_the_mean_of_those_that_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     schedule = {"kind": "fedavg", "rounds": 2}
-    run = _simulate(tmp_path, Sites(tmp_path, bad=[SECOND]), monkeypatch, on_failure="skip", schedule=schedule)
+    run = _simulate(
+        tmp_path, Sites(tmp_path, bad=[SECOND]), monkeypatch, on_failure="skip", quorum=1, schedule=schedule
+    )
     manifest = run.manifest(1)
     assert [item.site for item in manifest.contributions] == ["central"]
     assert [item.site for item in manifest.failures] == ["mayo"]
@@ -141,7 +144,8 @@ class Spool:
         config = {"folder": str(self.run.folder)}
         context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config=config)
         try:
-            server_app(MailboxGrid(("central", "mayo"), mailbox, Control(self.run.folder)), context)
+            names = self.run.record.settings.sites
+            server_app(MailboxGrid(names, mailbox, Control(self.run.folder), SiteBoard(names)), context)
         finally:
             mailbox.close()
             sites.join(LONGEST_S)

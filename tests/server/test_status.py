@@ -83,12 +83,12 @@ def test_the_table_shows_the_newest_evaluation(run: RunState, board: SiteBoard) 
 
 def test_a_visit_that_was_skipped_stays_in_the_title(run: RunState, board: SiteBoard) -> None:
     _commit(run, 1)
-    _commit(run, 2, Failure(site="mayo", task_id="t", code="NOT_FINITE"))
+    _commit(run, 2, Failure(site="mayo", task_id="test/r0001/v00002/mayo/train", code="NOT_FINITE"))
     writer = StatusWriter(run, board)
-    assert writer.read().failures == 1
-    _commit(run, 3, Failure(site="central", task_id="t", code="NO_DATA"))
-    assert writer.read().failures == 2
-    assert "2 visit(s) FAILED" in _text(writer.read())
+    assert writer.read().skipped == ("mayo, round 1: NOT_FINITE",)
+    _commit(run, 3, Failure(site="central", task_id="test/r0002/v00003/central/train", code="ABSENT"))
+    assert writer.read().skipped == ("mayo, round 1: NOT_FINITE", "central, round 2: ABSENT")
+    assert "WITHOUT mayo, round 1: NOT_FINITE; central, round 2: ABSENT" in " ".join(_text(writer.read()).split())
 
 
 def test_the_eta_counts_turns_of_this_start(run: RunState, board: SiteBoard, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,11 +143,53 @@ def test_a_site_that_counts_its_data_is_shown_so(run: RunState, board: SiteBoard
     assert (mayo.state, mayo.kind, mayo.round, mayo.visit) == ("counting", "query", 0, 0)
 
 
-def test_a_site_that_misses_its_polls_is_away(board: SiteBoard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_site_that_is_silent_is_stale_within_two_minutes(board: SiteBoard, monkeypatch: pytest.MonkeyPatch) -> None:
     board.hello("mayo", 1, 1)
-    later = sites.time.time() + sites.ABSENT_AFTER_S + 1
-    monkeypatch.setattr(sites.time, "time", lambda: later)
-    assert {item.site: item.state for item in board.snapshot()} == {"central": "not connected", "mayo": "away"}
+    later = sites.time.monotonic() + 119
+    monkeypatch.setattr(sites.time, "monotonic", lambda: later)
+    assert {item.site: item.state for item in board.snapshot()} == {"central": "not connected", "mayo": "stale"}
+    assert (board.missing("central"), board.missing("mayo")) == ("silent", "silent")
+    board.heard("mayo")
+    assert (board.missing("central"), board.missing("mayo")) == ("silent", ""), "a part of an upload is a sign of life"
+
+
+def test_a_site_is_judged_by_its_own_pace(board: SiteBoard, monkeypatch: pytest.MonkeyPatch) -> None:
+    began, now = sites.time.monotonic(), [0.0]
+    monkeypatch.setattr(sites.time, "monotonic", lambda: began + now[0])
+
+    def at(seconds: float, step: int, steps_per_s: float) -> str:
+        now[0] = seconds
+        request = {"state": pb.TRAINING, "task_id": TASK, "step": step, "steps_per_s": steps_per_s}
+        board.polled("mayo", pb.PollRequest(**request), TASK)
+        return board.missing("mayo")
+
+    assert at(0, 1, 1.0) == "" and at(590, 1, 1.0) == ""
+    assert at(610, 1, 1.0) == "stalled", "a step of a second has taken ten minutes"
+    assert next(item.state for item in board.snapshot() if item.site == "mayo") == "stale"
+    assert at(620, 2, 1.0) == "", "it goes on"
+    assert at(700, 3, 0.05) == "" and at(700 + 1900, 3, 0.05) == "", "20 times slower: 20 times the patience"
+    assert at(700 + 2001, 3, 0.05) == "stalled"
+    assert at(9999, 0, 0.0) == "" and at(99999, 0, 0.0) == "", "before its first step it has no pace"
+
+
+def test_what_a_site_did_in_this_round_is_its_state_until_the_next(board: SiteBoard) -> None:
+    def shown() -> str:
+        return next(item.state for item in board.snapshot() if item.site == "mayo")
+
+    board.hello("mayo", 1, 1)
+    assert shown() == "connected"
+    board.begin_round(2)
+    board.polled("mayo", pb.PollRequest(state=pb.READY), "")
+    assert shown() == "ready"
+    board.concluded("mayo", 2, "contributed")
+    assert shown() == "contributed"
+    board.polled("mayo", _training(), TASK)
+    assert shown() == "training", "its second visit of the round"
+    board.concluded("mayo", 2, "refused")
+    board.polled("mayo", pb.PollRequest(state=pb.READY), "")
+    assert shown() == "refused"
+    board.begin_round(3)
+    assert shown() == "ready"
 
 
 def test_everybody_knows_the_end_once_each_site_that_is_there_was_told(board: SiteBoard) -> None:

@@ -1,6 +1,7 @@
 """Configuration of a run: what the consortium lead writes and ``fl-server`` executes."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -69,7 +70,17 @@ class RunSettings(Settings):
     """All sites of the run."""
     schedule: ScheduleSettings
     on_failure: Literal["skip", "stop"] = "stop"
-    """What follows when a site's update is refused or its visit fails: go on without it, or stop the run."""
+    """What follows when a site's update is refused or its visit fails: go on without it as far as `quorum` allows, or
+    stop the run."""
+    on_absence: Literal["wait", "skip", "fallback"] = "wait"
+    """What follows when a site whose turn it is falls silent for 100 s, or its steps no longer go on: `wait` for it,
+    `skip` its visit as far as `quorum` allows, or give the visit to its substitute (`fallback`)."""
+    substitutes: Mapping[Slug, Slug] = {}
+    """`fallback` only: for a site that trains, the one that trains in its place, such as `mayo: emory`. A stand-by site
+    stands in `sites`, not in `schedule.order`."""
+    quorum: Annotated[int, Field(ge=1)] | None = None
+    """How many sites a round needs: a visit that would leave it with fewer is waited for, or stops the run. Empty: all
+    that train in it. No run is ever finished with fewer."""
     evaluation: EvaluationSettings = EvaluationSettings()
     preprocessing: PreprocessingSettings = PreprocessingSettings()
     task: TaskSettings
@@ -90,6 +101,7 @@ class RunSettings(Settings):
             for name in names:
                 if name not in self.sites:
                     raise ValueError(f"{where} names {name!r}, which is not one of sites: {', '.join(self.sites)}")
+        self._check_rounds()
         if isinstance(self.schedule.epochs, tuple):
             if self.schedule.kind == "fedavg":
                 raise ValueError("schedule.epochs must be one number for fedavg: all sites train equally long")
@@ -99,6 +111,23 @@ class RunSettings(Settings):
         if self.schedule.kind == "fedavg" and len(set(self.schedule.order)) != len(self.schedule.order):
             raise ValueError("schedule.order names a site twice, which fedavg cannot run at the same time")
         return self
+
+    def _check_rounds(self) -> None:
+        num_sites = len(set(self.training_sites))
+        if self.quorum is None and "skip" in (self.on_failure, self.on_absence):
+            raise ValueError(
+                f"quorum: say how many of the {num_sites} sites a round needs; otherwise nothing is skipped"
+            )
+        if self.quorum is not None and self.quorum > num_sites:
+            raise ValueError(f"quorum is {self.quorum}, but {num_sites} sites train")
+        if bool(self.substitutes) != (self.on_absence == "fallback"):
+            raise ValueError("substitutes and `on_absence: fallback` belong together: give both or neither")
+        for site, substitute in self.substitutes.items():
+            if site not in self.training_sites or substitute not in self.sites or substitute in self.training_sites:
+                raise ValueError(
+                    f"substitutes: {site}: {substitute}: the first must be one that trains, the second one of `sites` "
+                    "that does not stand in `schedule.order`"
+                )
 
     @property
     def digest(self) -> str:

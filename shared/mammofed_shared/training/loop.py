@@ -64,6 +64,7 @@ class Clock:
     started_s: float = field(default_factory=time.monotonic)
     waited_s: float = 0.0
     num_samples: int = 0
+    num_steps: int = 0
 
     @property
     def passed_s(self) -> float:
@@ -146,6 +147,7 @@ def train_epochs(
                 guard.restore()
             _advance(position, share, task.num_steps, is_fine=is_fine, is_trouble=is_trouble)
             clock.num_samples += sum(share.sizes)
+            clock.num_steps += 1
             if position.skipped_in_row >= settings.most_skipped:
                 raise NotFinite(position.skipped_in_row, list(recent)[-position.skipped_in_row :])
             report(_progress(position, found, epochs * task.num_steps, clock))
@@ -190,6 +192,7 @@ def _progress(position: Position, found: Mapping[str, float], num_steps: int, cl
         num_steps=num_steps,
         loss=found["loss"] if math.isfinite(found["loss"]) else 0.0,
         samples_per_s=clock.num_samples / clock.passed_s,
+        steps_per_s=clock.num_steps / clock.passed_s,
     )
 
 
