@@ -15,6 +15,7 @@ from rich.table import Table
 from mammofed_server import ca
 from mammofed_server.control import Control
 from mammofed_server.export import export_checkpoint
+from mammofed_server.members import ask
 from mammofed_server.quality import quality_table
 from mammofed_server.run_state import RunState
 from mammofed_server.serve import serve
@@ -43,6 +44,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Settings laid over the YAML.", show_default=False),
 ]
+Site = Annotated[str, typer.Option("--site", help="Name of the site.")]
 Folder = Annotated[Path, typer.Option("--folder", help="Folder of the authority.")]
 
 
@@ -131,6 +133,26 @@ def cancel(config: Config = DEFAULT_CONFIG, overrides: Overrides = None) -> None
     """End the run for good: workers at the sites are killed, what was committed stays."""
     Control(_folder_of_run(config, overrides)).say("cancel")
     typer.echo("cancelled: a running coordinator stops within a second")
+
+
+@app.command()
+def join(site: Site, config: Config = DEFAULT_CONFIG, overrides: Overrides = None) -> None:
+    """Take a site into a run that is going on: it trains from the next round on, once it is connected.
+
+    It needs a certificate (`ca sign`) and its own YAML, nothing else; the run goes on meanwhile.
+    """
+    ask(RunState.open(_folder_of_run(config, overrides)), site, "join")
+    typer.echo(f"{site} joins at the next round that begins after it has connected and told its counts")
+
+
+@app.command()
+def leave(site: Site, config: Config = DEFAULT_CONFIG, overrides: Overrides = None) -> None:
+    """Let a site leave a run: what it gave stays, and from the next round on nobody waits for it.
+
+    A visit that it is making now is still taken; one for which the run waits in vain is given up at once.
+    """
+    ask(RunState.open(_folder_of_run(config, overrides)), site, "leave")
+    typer.echo(f"{site} leaves before the next round; `fl-server join` takes it back")
 
 
 def _folder_of_run(config: Path, overrides: list[str] | None) -> Path:
