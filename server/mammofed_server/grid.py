@@ -13,6 +13,7 @@ from flwr.supercore.run import Run
 from mammofed_server.attendance import Attendance
 from mammofed_server.control import Control
 from mammofed_server.mailbox import Mailbox, Outcome
+from mammofed_server.members import Members
 from mammofed_server.sites import SiteBoard
 from mammofed_shared.errors import RefusalCode, RunCancelled
 from mammofed_shared.protocol.flower import become_flower_task, plan_of, refusal_reply, update_reply
@@ -38,6 +39,15 @@ class FileGrid(Grid):
     def node_of(self, site: str) -> int:
         """Flower's node id of a site."""
         return self.sites.index(site) + 1
+
+    def admit(self, site: str) -> None:
+        """Know a site that joined the run; it gets the next node id."""
+        if site not in self.sites:
+            self.sites = (*self.sites, site)
+
+    def is_there(self, site: str) -> bool:
+        """Whether a newcomer has connected. Only the mailbox has sites that come and go."""
+        return False
 
     @abstractmethod
     def forget(self, task_ids: Iterable[str]) -> None:
@@ -85,8 +95,11 @@ class FileGrid(Grid):
 class MailboxGrid(FileGrid):
     """Sends plans to real sites through the mailbox."""
 
-    def __init__(self, sites: tuple[str, ...], mailbox: Mailbox, control: Control, board: SiteBoard) -> None:
+    def __init__(
+        self, sites: tuple[str, ...], mailbox: Mailbox, control: Control, board: SiteBoard, members: Members
+    ) -> None:
         super().__init__(sites)
+        self._members = members
         self._mailbox = mailbox
         self._control = control
         self._board = board
@@ -137,12 +150,24 @@ class MailboxGrid(FileGrid):
                 self._say_waiting(plan, why)
 
     def _may_be_given_up(self, plan: Plan) -> bool:
-        if self.attendance is None or plan.kind == "query":
-            return False
-        if plan.kind == "evaluate":
-            return self.attendance.may_skip_evaluations
+        if plan.kind == "query":
+            return plan.round > 0  # a newcomer's: it may join a round later
+        is_leaving = plan.site in self._members.asked_to("leave")
+        if self.attendance is None or plan.kind == "evaluate":
+            return is_leaving or (self.attendance is not None and self.attendance.may_skip_evaluations)
+        if is_leaving:
+            self.attendance.leave(plan.site)
         present = [site for site in self.sites if not self._board.missing(site)]
         return self.attendance.may_be_given_up(plan.task_id, present)
+
+    def is_there(self, site: str) -> bool:
+        """Whether a site has called and can be counted on now."""
+        return self._board.is_there(site)
+
+    def admit(self, site: str) -> None:
+        """Know a site that joined the run."""
+        super().admit(site)
+        self._board.admit(site)
 
     def _say_waiting(self, plan: Plan, why: str) -> None:
         now = time.monotonic()

@@ -44,9 +44,9 @@ class PlanMaker:
         """The evaluation of a checkpoint at one site."""
         return self._other("evaluate", site, manifest.round, manifest.turn, state=manifest.state)
 
-    def query(self, site: str) -> Plan:
-        """The question before the first turn: what data does the site hold?"""
-        return self._other("query", site, 0, 0, state=None)
+    def query(self, site: str, round_number: int = 0) -> Plan:
+        """The question before the first turn, or before a newcomer's first round: what data does the site hold?"""
+        return self._other("query", site, round_number, 0, state=None)
 
     def _other(self, kind: str, site: str, round_number: int, turn: int, **state: object) -> Plan:
         return Plan(

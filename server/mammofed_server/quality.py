@@ -19,6 +19,7 @@ from mammofed_server.run_state import QualityRecord, RunState
 from mammofed_server.schedule import make_schedule
 from mammofed_shared.errors import RefusalCode, RunStopped
 from mammofed_shared.protocol.flower import plan_message, update_of
+from mammofed_shared.protocol.plan import Plan
 from mammofed_shared.protocol.quality import STEP, TABLES, TOTALS, CountTable
 
 logger = logging.getLogger(__name__)
@@ -64,6 +65,24 @@ def ask_once(run: RunState, grid: FileGrid, control: Control) -> None:
         raise RunStopped(_explained(refusals))
 
 
+def ask_newcomer(run: RunState, grid: FileGrid, plan: Plan) -> bool:
+    """Ask a site that wants to join for its counts; True once they are committed.
+
+    A refusal, or a site that went away meanwhile, stops nothing: it may join a round later.
+    """
+    held = run.quality() or QualityRecord(counts={})
+    (reply,) = grid.send_and_receive([plan_message(plan, None, grid.node_of(plan.site))])
+    if reply.has_error():
+        code = RefusalCode(reply.error.code)
+        logger.error("site %s cannot join yet: %s: %s", plan.site, code.name, _REMEDIES.get(code, _OTHER_REMEDY))
+    else:
+        record = QualityRecord(counts={**held.counts, plan.site: update_of(reply)[0].metrics})
+        run.commit_quality(record)
+        logger.info("site %s has told its counts\n%s", plan.site, _as_text(quality_table(run, record)))
+    grid.forget([plan.task_id])
+    return not reply.has_error()
+
+
 def _by_site(grid: FileGrid, replies: Iterable[Message]) -> list[tuple[str, Message]]:
     return sorted((grid.sites[reply.metadata.src_node_id - 1], reply) for reply in replies)
 
@@ -77,7 +96,8 @@ def _explained(refusals: Mapping[str, RefusalCode]) -> str:
 
 def quality_table(run: RunState, record: QualityRecord) -> Group:
     """What the sites told: a column a site, a row a number; a word that no site has is left out. With its legend."""
-    sites = [site for site in run.record.settings.sites if site in record.counts]
+    first = [site for site in run.record.settings.sites if site in record.counts]
+    sites = [*first, *(site for site in record.counts if site not in first)]
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("")
     for site in sites:

@@ -17,6 +17,7 @@ from mammofed_server.control import Control
 from mammofed_server.grid import MailboxGrid
 from mammofed_server.initial import MakeState, begin_run, make_in_process_of_its_own
 from mammofed_server.mailbox import Mailbox
+from mammofed_server.members import Members
 from mammofed_server.run_state import RunState
 from mammofed_server.service import FederationService, start_server
 from mammofed_server.sites import SiteBoard
@@ -50,7 +51,8 @@ def serve(settings: RunSettings) -> RunState:
             return run
         run.verify_last()
         mailbox = Mailbox(run.folder / "spool", run.record.spec)
-        board = SiteBoard(settings.sites)
+        members = Members(run)
+        board = SiteBoard(members.ever, newcomers=lambda: members.asked_to("join"))
         writer = StatusWriter(run, board)
         control = Control(run.folder)
         service = FederationService(
@@ -71,7 +73,7 @@ def serve(settings: RunSettings) -> RunState:
         try:
             writer.word = "running"
             writer.start()
-            _run_app(MailboxGrid(settings.sites, mailbox, control, board), run.folder)
+            _run_app(MailboxGrid(members.ever, mailbox, control, board, members), run.folder)
             word = "finished"
         except RunStopped:
             word = "stopped"

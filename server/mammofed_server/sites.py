@@ -11,7 +11,7 @@ pace that it told itself.
 import math
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -75,15 +75,23 @@ def _finite(value: float) -> float:
 class SiteBoard:
     """The last word of each site; safe to use from every thread."""
 
-    def __init__(self, sites: Collection[str]) -> None:
+    def __init__(self, sites: Collection[str], newcomers: Callable[[], Collection[str]] = tuple) -> None:
+        """``newcomers`` gives the sites that the lead has asked to join since; such a site may call from then on."""
         self._lock = threading.Lock()
         self._status: dict[str, SiteStatus] = {}
         self._round = 0
+        self._newcomers = newcomers
         for site in sites:
             self.admit(site)
 
     def __contains__(self, site: str) -> bool:
+        if site not in self._status and site in self._newcomers():
+            self.admit(site)
         return site in self._status
+
+    def is_there(self, site: str) -> bool:
+        """Whether a site has called and can be counted on now."""
+        return site in self._status and bool(self._status[site].last_seen) and not self.missing(site)
 
     def admit(self, site: str) -> None:
         """Know a site from now on; one that is known stays as it is."""

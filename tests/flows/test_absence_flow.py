@@ -15,6 +15,7 @@ from mammofed_server.app import app as server_app
 from mammofed_server.control import Control
 from mammofed_server.grid import MailboxGrid
 from mammofed_server.mailbox import Mailbox, Upload
+from mammofed_server.members import Members
 from mammofed_server.run_state import RunState
 from mammofed_server.sites import SiteBoard
 from mammofed_shared.errors import RefusalCode, RunStopped
@@ -86,7 +87,7 @@ class Federation:
         self.mailbox = Mailbox(self.run.folder / "spool", SMALL_SPEC)
         self.board = SiteBoard(names)
         self.hospitals = {name: Hospital(name, self.mailbox, self.board, folder) for name in names}
-        self._grid = MailboxGrid(names, self.mailbox, Control(self.run.folder), self.board)
+        self._grid = MailboxGrid(names, self.mailbox, Control(self.run.folder), self.board, Members(self.run))
 
     @contextmanager
     def alive(self) -> Iterator[None]:

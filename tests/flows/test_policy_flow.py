@@ -23,6 +23,7 @@ from mammofed_server.app import app as server_app
 from mammofed_server.control import Control
 from mammofed_server.grid import MailboxGrid
 from mammofed_server.mailbox import Mailbox, Upload
+from mammofed_server.members import Members
 from mammofed_server.run_state import RunState
 from mammofed_server.sites import SiteBoard
 from mammofed_server.status import read_status
@@ -145,7 +146,9 @@ class Spool:
         context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config=config)
         try:
             names = self.run.record.settings.sites
-            server_app(MailboxGrid(names, mailbox, Control(self.run.folder), SiteBoard(names)), context)
+            server_app(
+                MailboxGrid(names, mailbox, Control(self.run.folder), SiteBoard(names), Members(self.run)), context
+            )
         finally:
             mailbox.close()
             sites.join(LONGEST_S)
