@@ -78,8 +78,12 @@ def _failure(behaviour: str, order: dict[str, Any], folder: Path, rank: int) -> 
         if not is_first:  # when the first one is at its work, too
             _until_there(folder / "pid")
         os.kill(os.getpid(), signal.SIGKILL)
-    if behaviour in ("never ends", "the second is killed"):
+    if behaviour in ("never ends", "the second is killed") or (behaviour == "trains for ever" and order["state"]):
         time.sleep(600)
+    if behaviour == "trains until it pauses" and order["state"]:
+        _until_there(folder / "pause")
+        (folder / "checkpoint.safetensors").write_text("half way")
+        return RefusalCode.OUT_OF_HOURS
     if behaviour == "has no data":
         return RefusalCode.NO_DATA
     if behaviour == "raises":

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from mammofed_shared.protocol import federation_pb2 as pb
 from mammofed_shared.protocol.payload import write_payload
 from mammofed_shared.protocol.plan import PayloadReference, Plan
 from mammofed_shared.protocol.task_spec import TaskSpec, TensorSpec
+from mammofed_site.gate import Gate
 from mammofed_site.link import Link
 
 SMALL_SPEC = TaskSpec(
@@ -63,6 +65,17 @@ def make_plan(state: PayloadReference | None, site: str = "mayo", visit: int = 1
     )
 
 
+class OpenGate(Gate):
+    """Lets out whatever it is given, as the client of a dishonest site would."""
+
+    def serialize(self, message: Any) -> bytes:
+        return bytes(message.SerializeToString())
+
+    @contextmanager
+    def passage(self) -> Iterator[Any]:
+        yield self
+
+
 @dataclass
 class Coordinator:
     """A running service and what is behind it."""
@@ -73,8 +86,8 @@ class Coordinator:
     run_state: pb.RunState
 
     def link(self, consortium: Consortium, site: str) -> Link:
-        """A link of an enrolled site."""
-        return Link(site, f"127.0.0.1:{self.port}", consortium.site_identity(site))
+        """A link of an enrolled site, whose gate lets everything out: the coordinator must not rely on it."""
+        return Link(site, f"127.0.0.1:{self.port}", consortium.site_identity(site), OpenGate(site))
 
 
 @contextmanager

@@ -34,6 +34,8 @@ THREADS_PER_SITE = 3
 
 
 _OVER = frozenset({pb.FINISHED, pb.CANCELLED, pb.STOPPED})
+_HOLDS_STILL = frozenset({pb.OUT_OF_HOURS, pb.VETOED})
+"""States of a site that is there and takes no plan."""
 
 
 class FederationService:
@@ -91,7 +93,7 @@ class FederationService:
         is_wanted = self._mailbox.is_open(site, request.task_id)
         self._board.polled(site, request, request.task_id if is_wanted else "")
         state, plan = self._run_state(), None
-        if not request.task_id and state not in _OVER:
+        if not request.task_id and state not in _OVER and request.state not in _HOLDS_STILL:
             plan = self._mailbox.next_plan(site, min(request.wait_s, LONG_POLL_S))
             state = self._run_state()  # it may have ended while the site waited
         if not request.task_id and state in _OVER:  # a site in the middle of a visit asks again when it has stopped

@@ -10,25 +10,37 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from mammofed_shared.config.site import SiteSettings
-from mammofed_shared.errors import PayloadError, Refused, VisitFailed
+from mammofed_shared.errors import PayloadError, RefusalCode, Refused, VisitFailed
 from mammofed_shared.protocol.flower import plan_of, refusal_reply, update_reply
 from mammofed_shared.protocol.histogram import is_histogram
 from mammofed_shared.protocol.plan import Plan
+from mammofed_site.allowed_numbers import allowed_numbers
 from mammofed_site.audit import Audit
 from mammofed_site.disclosure import COUNTED_FILE, Counts
 from mammofed_site.egress import release
-from mammofed_site.policy import permit
+from mammofed_site.gate import Gate
+from mammofed_site.hold import refuse_while_held
+from mammofed_site.policy import check_rules, check_tensor_names, permit
+from mammofed_site.policy_file import InForce, policy_in_force
 from mammofed_site.released_counts import tell_once
 from mammofed_site.released_evaluations import tell_evaluation
+from mammofed_site.update_norm import check_norm
 from mammofed_site.visit import Monitor, forget_result, remove_old_visits, run_visit
+from mammofed_site.visit_count import count_visit
 
 logger = logging.getLogger(__name__)
 
 SITE_KEY = "site"
 """Key of Flower's node configuration under which a site finds its settings, as JSON."""
 
+_OF_THE_MOMENT = frozenset({RefusalCode.OUT_OF_HOURS, RefusalCode.VETOED})
+"""Refusals that say nothing of the result: it is sent when the site takes part again."""
+
 current_monitor: ContextVar[Monitor] = ContextVar("current_monitor")
 """Set by whoever calls the app and wants to watch or stop the visit."""
+
+current_gate: ContextVar[Gate | None] = ContextVar("current_gate", default=None)
+"""Set by whoever sends what the app releases to another machine; it lets nothing else out."""
 
 app = ClientApp()
 
@@ -52,28 +64,42 @@ def query(message: Message, context: Context) -> Message:
 
 
 def _visit(message: Message, context: Context) -> Message:
-    settings = SiteSettings.model_validate_json(str(context.node_config[SITE_KEY]))
-    audit = Audit(settings.folder)
+    site = SiteSettings.model_validate_json(str(context.node_config[SITE_KEY]))
+    audit = Audit(site.folder)
     plan, state = plan_of(message)
     monitor = current_monitor.get(Monitor())
+    in_force: InForce | None = None
     try:
-        permit(plan, settings)
+        in_force = policy_in_force(site)
+        settings = in_force.settings
+        _permit_now(plan, state, in_force)
         state_digest = plan.state.digest if plan.state else ""
-        audit.write("permitted", task=plan.task_id, state=state_digest, settings=plan.task.name)
+        audit.write("permitted", task=plan.task_id, state=state_digest, settings=plan.task.name, policy=in_force.digest)
         remove_old_visits(settings, plan)
         started = time.monotonic()
         result = run_visit(settings, plan, state, monitor)
+        in_force = policy_in_force(site)  # it may have become stricter in those hours
+        settings = in_force.settings
+        check_rules(plan, settings)
         path = result / "update.safetensors" if plan.kind == "train" else None
         if plan.kind == "query":
             metrics = _protected_counts(result, plan, settings, audit)
         else:
             metrics = _metrics(result, time.monotonic() - started)
             metrics = tell_evaluation(settings.folder, plan, metrics, settings.policy.least_cell)
-        update = release(plan, state, path, metrics)
+        told = allowed_numbers(plan, metrics, settings.policy)
+        if state is not None and path is not None:
+            check_tensor_names(settings.policy, path)
+            check_norm(settings.policy, state, path)
+        update = release(plan, state, path, told)
+        if plan.kind == "train":
+            count_visit(settings.folder, plan)
     except (Refused, VisitFailed, PayloadError) as error:
         logger.error("task %s: %s", plan.task_id, error)
-        audit.write("failed", task=plan.task_id, code=error.code.name)
-        forget_result(settings, plan.task_id)
+        policy = in_force.digest if in_force is not None else ""
+        audit.write("failed", task=plan.task_id, code=error.code.name, policy=policy)
+        if error.code not in _OF_THE_MOMENT:
+            forget_result(site, plan.task_id)
         return refusal_reply(message, error.code)
     audit.write(
         "released",
@@ -81,8 +107,20 @@ def _visit(message: Message, context: Context) -> Message:
         digest=update.payload.digest if update.payload else "",
         size=update.payload.size if update.payload else 0,
         metrics=sorted({_recorded_name(name) for name in update.metrics}),
+        withheld=len(set(metrics) - set(told)),
+        policy=in_force.digest,
     )
+    gate = current_gate.get()
+    if gate is not None:
+        gate.open_for(update, path)
     return update_reply(message, update, path)
+
+
+def _permit_now(plan: Plan, state: Path | None, in_force: InForce) -> None:
+    refuse_while_held(in_force)
+    permit(plan, in_force.settings)
+    if plan.kind == "train" and state is not None:
+        check_tensor_names(in_force.policy, state)  # an update has the same names: not after hours of training
 
 
 def _metrics(result: Path, duration_s: float) -> dict[str, float]:

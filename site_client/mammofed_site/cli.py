@@ -18,6 +18,7 @@ from mammofed_shared.log import start_logging
 from mammofed_shared.pki import load_identity
 from mammofed_site import enrol as enrolment
 from mammofed_site.client import SiteClient
+from mammofed_site.policy_file import read_policy
 from mammofed_site.pseudonym_key import load_or_create_key
 
 app = typer.Typer(
@@ -44,6 +45,8 @@ def run_(site: Site, config: Config = None, overrides: Overrides = None) -> None
     start_logging(settings.folder / "site-client.log")
     settings = settings.model_copy(update={"text_encoder": locate_text_encoder(settings.text_encoder)})
     identity = load_identity(settings.identity, settings.consortium, settings.site)
+    if settings.policy.file is not None:
+        read_policy(settings.policy.file)  # a wrong one is said here, not to the coordinator
     with _only_client(settings.folder):
         client = SiteClient(settings, identity)
         try:
@@ -154,6 +157,41 @@ def plan_(
     settings = settings.model_copy(update={"text_encoder": locate_text_encoder(settings.text_encoder)})
     with _only_client(settings.folder):
         plan_site(settings, run, Console(), as_json=as_json)
+
+
+@app.command("policy")
+def policy_(site: Site, config: Config = None, overrides: Overrides = None) -> None:
+    """Show which rules are in force here, and whether what was asked last would be allowed. Nothing leaves."""
+    from mammofed_site.policy_command import policy_lines
+
+    settings = _settings(site, config, overrides)
+    settings = settings.model_copy(update={"text_encoder": locate_text_encoder(settings.text_encoder)})
+    for line in policy_lines(settings):
+        typer.echo(line)
+
+
+@app.command("veto")
+def veto_(
+    site: Site,
+    config: Config = None,
+    overrides: Overrides = None,
+    reason: Annotated[str, typer.Option(help="Why; stays in this site's folder.")] = "",
+    lift: Annotated[bool, typer.Option("--lift", help="End the veto: take part again.")] = False,
+) -> None:
+    """Stop this hospital's part at once: a running visit is killed and deleted, nothing leaves, others go on.
+
+    It holds until it is lifted, also over restarts. A running client notices within a second.
+    """
+    from mammofed_site.policy_command import veto_in_words
+    from mammofed_site.veto import lift_veto, set_veto
+
+    folder = _settings(site, config, overrides).folder
+    if lift:
+        lift_veto(folder)
+        typer.echo(f"site {site} takes part again; a running client goes on within a second")
+        return
+    typer.echo(f"site {site} is VETOED {veto_in_words(set_veto(folder, reason))}")
+    typer.echo(f"a running client stops within a second; `site-client veto --site {site} --lift` ends it")
 
 
 def _settings(site: str, config: Path | None, overrides: list[str] | None) -> SiteSettings:

@@ -18,19 +18,26 @@ from mammofed_shared.protocol.flower import become_flower_task, plan_message, up
 from mammofed_shared.protocol.payload import reference_of
 from mammofed_shared.protocol.plan import Plan
 from mammofed_shared.protocol.wire import LONG_POLL_S, plan_from_wire
-from mammofed_site.app import SITE_KEY, app, current_monitor
+from mammofed_site.allowed_numbers import told_progress
+from mammofed_site.app import SITE_KEY, app, current_gate, current_monitor
 from mammofed_site.audit import Audit
 from mammofed_site.enrol import install_renewal, renewal_due, renewal_request
-from mammofed_site.link import Link, NotWanted
+from mammofed_site.gate import Gate, HeldBack
+from mammofed_site.hold import Hold, HoldWatch
+from mammofed_site.in_hand import InHand
+from mammofed_site.link import Interrupted, Link, NotWanted
 from mammofed_site.progress_bar import visit_shown
-from mammofed_site.visit import Monitor, VisitCancelled, forget_result, visit_folder, warm_up
+from mammofed_site.visit import Monitor, VisitCancelled, VisitPaused, forget_result, visit_folder, warm_up
 
 logger = logging.getLogger(__name__)
 
 RENEW_AGAIN_AFTER_S = 24 * 3600.0
 REPORT_EVERY_S = 1.0
 """How often a visit under way tells the coordinator how far it is."""
+HELD_POLL_EVERY_S = 5.0
+"""How often a site that holds still says that it is there."""
 _STATE_OF = {"train": pb.TRAINING, "evaluate": pb.EVALUATING, "query": pb.COUNTING}
+_HELD_STATE = {None: pb.READY, Hold.VETOED: pb.VETOED, Hold.OUT_OF_HOURS: pb.OUT_OF_HOURS}
 
 
 class SiteClient:
@@ -40,7 +47,11 @@ class SiteClient:
         self._settings = settings
         self._identity = identity
         self._audit = Audit(settings.folder)
-        self._link = Link(settings.site, settings.server, identity)
+        self._gate = Gate(settings.site, self._audit)
+        self._link = Link(settings.site, settings.server, identity, self._gate)
+        self._in_hand = InHand(settings)
+        self._monitor = Monitor()
+        self._watch = HoldWatch(settings, self._on_hold)
         self._context = Context(
             run_id=1,
             node_id=1,
@@ -59,26 +70,70 @@ class SiteClient:
             Unreachable: the coordinator refuses this site.
         """
         warm_up()
-        run = self._introduce()
-        logger.info("site %s takes part in run %s", self._settings.site, run)
+        self._watch.start()
+        run = ""
         while True:
-            self._renew_if_due()
-            reply = self._link.poll(pb.PollRequest(state=pb.READY, wait_s=LONG_POLL_S))
-            if reply.run_state == pb.FINISHED:
-                logger.info("run %s is finished", run)
-                return
-            if reply.run_state == pb.CANCELLED:
-                raise RunCancelled(f"run {run} was cancelled by the lead")
-            if reply.run_state == pb.STOPPED:
-                raise RunStopped(f"run {run} was stopped: the coordinator's log says why; the lead can start it again")
-            if reply.HasField("plan"):
-                self._do(reply.plan)
-            elif reply.run_state == pb.PAUSED:
-                time.sleep(REPORT_EVERY_S)
+            try:
+                if not run:
+                    run = self._introduce()
+                    logger.info("site %s takes part in run %s", self._settings.site, run)
+                if self._turn(run):
+                    return
+            except Interrupted:
+                self._link.go_on()
+
+    def _turn(self, run: str) -> bool:
+        """Ask once what is wanted, and do it; whether the run is finished.
+
+        Raises:
+            Interrupted: the site holds still from now on.
+        """
+        self._renew_if_due()
+        held = self._watch.now
+        if held is Hold.VETOED:
+            self._leave_off()
+        reply = self._link.poll(pb.PollRequest(state=_HELD_STATE[held], wait_s=0 if held else LONG_POLL_S))
+        if reply.run_state == pb.FINISHED:
+            logger.info("run %s is finished", run)
+            return True
+        if reply.run_state == pb.CANCELLED:
+            raise RunCancelled(f"run {run} was cancelled by the lead")
+        if reply.run_state == pb.STOPPED:
+            raise RunStopped(f"run {run} was stopped: the coordinator's log says why; the lead can start it again")
+        if held:  # nothing of a plan is looked at
+            self._watch.wait_for_change(HELD_POLL_EVERY_S)
+        elif reply.HasField("plan"):
+            self._do(reply.plan)
+        elif reply.run_state == pb.PAUSED:
+            time.sleep(REPORT_EVERY_S)
+        return False
 
     def close(self) -> None:
         """Let the connection go."""
+        self._watch.stop()
         self._link.close()
+
+    def _on_hold(self, hold: Hold) -> None:
+        """The hospital holds still from now on; called by the watch, in its own thread."""
+        stop = self._monitor.cancelled if hold is Hold.VETOED else self._monitor.paused
+        stop.set()
+        self._link.interrupt()
+
+    def _leave_off(self) -> None:
+        """The hospital has vetoed: nothing is left of the task in hand, here and at the coordinator."""
+        task_id = self._in_hand.task_id()
+        if task_id is None:
+            return
+        self._in_hand.destroy(task_id)
+        self._fail(task_id, RefusalCode.VETOED)
+        self._in_hand.let_go()
+
+    def _fail(self, task_id: str, code: RefusalCode) -> None:
+        try:
+            self._link.fail(task_id, code)
+        except (NotWanted, HeldBack) as error:  # it was withdrawn, or is no task of this site
+            logger.info("task in hand: the coordinator does not hear of its end: %s", error)
+            self._watch.wait_for_change(REPORT_EVERY_S)
 
     def _introduce(self) -> str:
         counts = [read_counts(self._settings.prepared_folder(item)) for item in self._settings.datasets]
@@ -90,29 +145,50 @@ class SiteClient:
             plan = plan_from_wire(wire)
         except ProtocolError as error:
             logger.error("%s", error)
-            self._link.fail(wire.task_id, RefusalCode.SETTINGS)
+            self._fail(wire.task_id, RefusalCode.SETTINGS)
             return
         logger.info("round %d: %s, %d epoch(s)", plan.round, plan.kind, plan.epochs)
         started = time.monotonic()
+        self._in_hand.take(plan.task_id)
         try:
             self._fetch_do_submit(plan)
         except NotWanted as error:
             logger.info("task %s is no longer wanted: %s", plan.task_id, error)
-        except VisitCancelled:
+        except (VisitCancelled, VisitPaused, Interrupted) as stop:
+            if isinstance(stop, VisitPaused | Interrupted) or self._watch.now is Hold.VETOED:
+                self._held(plan)
+                return
             self._audit.write("withdrawn", task=plan.task_id)
             logger.info("task %s was withdrawn", plan.task_id)
         except ProtocolError as error:
             logger.error("task %s: %s", plan.task_id, error)
             self._audit.write("failed", task=plan.task_id, code=RefusalCode.DIGEST_MISMATCH.name)
-            self._link.fail(plan.task_id, RefusalCode.DIGEST_MISMATCH)
+            self._fail(plan.task_id, RefusalCode.DIGEST_MISMATCH)
+        except HeldBack as error:  # a fault of this software; the audit record has it already
+            logger.error("task %s: %s", plan.task_id, error)
+            forget_result(self._settings, plan.task_id)
+            self._fail(plan.task_id, RefusalCode.POLICY)
+        self._in_hand.let_go()
         logger.info("round %d: %s ended after %.1f s", plan.round, plan.kind, time.monotonic() - started)
+
+    def _held(self, plan: Plan) -> None:
+        """The site itself stopped a task: it stays in hand, and is gone on with or left off when that is known."""
+        why = self._watch.now or Hold.OUT_OF_HOURS
+        self._audit.write("stopped", task=plan.task_id, code=why.name, sent=self._gate.num_sent)
+        logger.info("task %s was stopped: %s", plan.task_id, why.name)
+        self._gate.close()
+        self._link.go_on()
 
     def _fetch_do_submit(self, plan: Plan) -> None:
         folder = visit_folder(self._settings, plan.task_id)
         state = folder / "state.safetensors" if plan.state is not None else None
-        monitor = Monitor()
+        monitor = self._monitor = Monitor()
+        if self._watch.now is not None:  # since it was asked; from here on the watch sees this monitor
+            raise Interrupted
+        self._gate.close()
         token = current_monitor.set(monitor)
-        heartbeat = Heartbeat(self._link, plan, monitor)
+        gate_token = current_gate.set(self._gate)
+        heartbeat = Heartbeat(self._link, plan, monitor, self._watch)
         try:
             heartbeat.start(pb.FETCHING)
             if state is not None:
@@ -122,13 +198,18 @@ class SiteClient:
                 reply = app(plan_message(plan, state, node_id=1), self._context)
             heartbeat.state = pb.SUBMITTING
             if reply.has_error():
-                self._link.fail(plan.task_id, RefusalCode(reply.error.code))
+                code = RefusalCode(reply.error.code)
+                if code is RefusalCode.OUT_OF_HOURS:  # they ended a moment ago: nothing failed
+                    self._watch.wait_for_change(REPORT_EVERY_S)
+                    raise Interrupted
+                self._link.fail(plan.task_id, code)
                 return
             update, path = update_of(reply)
             refused = self._link.submit(update, path)
         finally:
             heartbeat.stop()
             current_monitor.reset(token)
+            current_gate.reset(gate_token)
         if refused is not None:
             logger.error("task %s: the coordinator refused the update: %s", plan.task_id, refused.name)
             self._audit.write("refused", task=plan.task_id, code=refused.name)
@@ -162,8 +243,9 @@ class SiteClient:
 class Heartbeat:
     """Tells the coordinator how far a visit is, and hears whether it is still wanted."""
 
-    def __init__(self, link: Link, plan: Plan, monitor: Monitor) -> None:
+    def __init__(self, link: Link, plan: Plan, monitor: Monitor, watch: HoldWatch) -> None:
         self.state = pb.FETCHING
+        self._watch = watch
         self._link = link
         self._plan = plan
         self._monitor = monitor
@@ -181,19 +263,8 @@ class Heartbeat:
 
     def _beat(self) -> None:
         while not self._stopped.wait(REPORT_EVERY_S):
-            progress = self._monitor.progress
-            reply = self._link.poll_once(
-                pb.PollRequest(
-                    state=self.state,
-                    task_id=self._plan.task_id,
-                    epoch=progress.epoch,
-                    step=progress.step,
-                    num_steps=progress.num_steps,
-                    loss=progress.loss,
-                    samples_per_s=progress.samples_per_s,
-                    steps_per_s=progress.steps_per_s,
-                )
-            )
+            told = told_progress(self._monitor.progress, self._watch.policy)
+            reply = self._link.poll_once(pb.PollRequest(state=self.state, task_id=self._plan.task_id, **told))
             if reply is not None and reply.cancel and self.state != pb.SUBMITTING:
                 self._monitor.cancelled.set()
 

@@ -10,6 +10,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +31,7 @@ from mammofed_shared.protocol.wire import (
     SOFTWARE_CONTRACT,
 )
 from mammofed_site.diagnosis import explain_unreachable
+from mammofed_site.gate import Gate, HeldBack
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -56,14 +58,21 @@ class NotWanted(Exception):
     """The coordinator no longer wants this task: it was withdrawn, or its update was taken in earlier."""
 
 
-class Link:
-    """One site's connection to the coordinator."""
+class Interrupted(Exception):
+    """The site itself broke off what was under way (``Link.interrupt``)."""
 
-    def __init__(self, site: str, server: str, identity: Identity) -> None:
+
+class Link:
+    """One site's connection to the coordinator. All that it says goes out through ``gate``."""
+
+    def __init__(self, site: str, server: str, identity: Identity, gate: Gate | None = None) -> None:
+        self.gate = gate or Gate(site)
         self._site = site
         self._server = server
         self._identity = identity
         self._stopping = threading.Event()
+        self._broken_off = threading.Event()
+        self._connecting = threading.Lock()
         self._connect()
 
     def _connect(self) -> None:
@@ -89,20 +98,31 @@ class Link:
             }[call.request_streams, call.reply_streams]
             self._calls[name] = make(
                 f"/{SERVICE}/{name}",
-                request_serializer=call.request.SerializeToString,
+                request_serializer=self.gate.serialize,
                 response_deserializer=call.reply.FromString,
             )
 
     def renew(self, identity: Identity) -> None:
         """Use a new certificate from now on."""
-        old = self._channel
-        self._identity = identity
-        self._connect()
+        with self._connecting:
+            old = self._channel
+            self._identity = identity
+            self._connect()
         old.close()
+
+    def interrupt(self) -> None:
+        """Break off every call that is under way, and refuse others until ``go_on``; from any thread."""
+        self._broken_off.set()
+        self.renew(self._identity)  # closing a channel ends its calls
+
+    def go_on(self) -> None:
+        """Let calls be made again after ``interrupt``."""
+        self._broken_off.clear()
 
     def close(self) -> None:
         """End every call that is under way."""
         self._stopping.set()
+        self._broken_off.set()
         self._channel.close()
 
     # ── the calls ───────────────────────────────────────────────────────────────────────────────────────────
@@ -136,7 +156,9 @@ class Link:
             return self._calls["Poll"](request, timeout=CALL_TIMEOUT_S)
         except (grpc.RpcError, ValueError) as error:  # ValueError: the link was closed a moment ago
             logger.debug("poll failed: %s", error)
-            return None
+        with suppress(HeldBack):  # it is in the audit record; the next poll says something else
+            self.gate.raise_if_held()
+        return None
 
     def fetch(self, plan: Plan, target: Path) -> None:
         """Bring the plan's state to ``target``, from the byte on that is there already.
@@ -191,14 +213,23 @@ class Link:
     def _submit_rest(self, update: Update, path: Path | None, *, from_start: bool) -> Any:
         header = pb.SubmitHeader(task_id=update.task_id, metrics=update.metrics)
         if update.payload is None or path is None:
-            return self._calls["Submit"](iter([pb.SubmitPart(header=header)]), timeout=CALL_TIMEOUT_S)
+            return self._upload(iter([pb.SubmitPart(header=header)]), timeout=CALL_TIMEOUT_S)
         if not from_start:
             request = pb.OffsetRequest(task_id=update.task_id)
             reply = self._calls["Offset"](request, timeout=CALL_TIMEOUT_S)
             header.offset = update.payload.size if reply.ended else reply.offset
         header.payload.digest = update.payload.digest
         header.payload.size = update.payload.size
-        return self._calls["Submit"](_parts(header, path))
+        return self._upload(_parts(header, path))
+
+    def _upload(self, parts: Iterator[Any], timeout: float | None = None) -> Any:
+        with self.gate.passage() as passage:
+            call = self._channel.stream_unary(
+                f"/{SERVICE}/Submit",
+                request_serializer=passage.serialize,
+                response_deserializer=pb.SubmitReply.FromString,
+            )
+            return call(parts, timeout=timeout)
 
     def fail(self, task_id: str, code: RefusalCode) -> None:
         """Say that a task could not be done: a code, nothing else."""
@@ -219,13 +250,21 @@ class Link:
         Raises:
             Unreachable: it refuses this site.
             NotWanted: it refuses this call.
+            HeldBack: the gate does not let the call out.
+            Interrupted: by ``interrupt``.
         """
         wait_s = FIRST_WAIT_S
         last_said = 0.0
         while True:
+            self._check_wanted()
             try:
                 return call()
+            except ValueError:  # the channel was closed a moment ago
+                self._check_wanted()
+                raise
             except grpc.RpcError as error:
+                self._check_wanted()
+                self.gate.raise_if_held()
                 status = error.code()
                 if status in _REFUSALS:
                     raise Unreachable(f"the coordinator refuses this site: {error.details()}") from error
@@ -234,9 +273,14 @@ class Link:
                 if time.monotonic() - last_said > SAY_AGAIN_AFTER_S:
                     last_said = time.monotonic()
                     logger.warning("%s", explain_unreachable(self._server, self._identity, str(error.details())))
-            if self._stopping.wait(wait_s * random.uniform(0.75, 1.25)):
+            self._broken_off.wait(wait_s * random.uniform(0.75, 1.25))
+            if self._stopping.is_set():
                 raise Unreachable("the link was closed")
             wait_s = min(wait_s * 2, LONGEST_WAIT_S)
+
+    def _check_wanted(self) -> None:
+        if self._broken_off.is_set():
+            raise Unreachable("the link was closed") if self._stopping.is_set() else Interrupted
 
 
 def _parts(header: Any, path: Path) -> Iterator[Any]:

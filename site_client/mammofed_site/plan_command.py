@@ -18,6 +18,7 @@ from mammofed_shared.protocol.plan import PayloadReference, Plan
 from mammofed_shared.training.probe_figures import FIGURES_FILE, ProbeFigures
 from mammofed_site.forecast import Forecast, forecast, forecast_table, predict
 from mammofed_site.policy import permit
+from mammofed_site.policy_file import policy_in_force
 from mammofed_site.prediction import keep_prediction, last_outcome
 from mammofed_site.visit import Monitor, VisitOrder, do_order, make_order
 
@@ -49,6 +50,7 @@ def plan_site(settings: SiteSettings, run: Path | None, console: Console, *, as_
 def probe_site(settings: SiteSettings, plan: Plan) -> Forecast:
     """Do ten steps of a plan, keep the prediction, and give it with all else."""
     try:
+        settings = policy_in_force(settings).settings
         permit(plan, settings)
         figures = _probe(settings, plan)
     except (Refused, VisitFailed) as error:

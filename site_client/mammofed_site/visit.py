@@ -13,6 +13,7 @@ all are killed: the others may be waiting for what it will never say.
 
 import json
 import logging
+import math
 import multiprocessing
 import os
 import shutil
@@ -39,6 +40,10 @@ logger = logging.getLogger(__name__)
 
 PROGRESS_FILES = ("checkpoint.safetensors", "received.json")
 """What a visit that was cut goes on from; made by ``training/visit.py``."""
+PAUSE_FILE = "pause"
+"""Made by the parent: stop after the next step (``training/visit.py``)."""
+PAUSE_S = 120.0
+"""How long a worker has for the step in hand and its checkpoint when a visit shall pause."""
 _LOOK_AGAIN_S = 0.2
 
 
@@ -70,10 +75,16 @@ class Monitor:
 
     progress: Progress = field(default_factory=Progress)
     cancelled: threading.Event = field(default_factory=threading.Event)
+    paused: threading.Event = field(default_factory=threading.Event)
+    """The visit shall stop after its next step, and go on from there when it is asked for again."""
 
 
 class VisitCancelled(Exception):
     """The coordinator or the site withdrew the visit; its worker was killed."""
+
+
+class VisitPaused(Exception):
+    """The site stopped the visit for now; its worker has ended, and what it did is kept."""
 
 
 def visit_folder(settings: SiteSettings, task_id: str) -> Path:
@@ -108,7 +119,7 @@ def run_visit(settings: SiteSettings, plan: Plan, state: Path | None, monitor: M
 
     Raises:
         VisitFailed: the worker said why, or died.
-        VisitCancelled: ``monitor.cancelled`` was set meanwhile.
+        VisitCancelled, VisitPaused: the monitor was told so meanwhile.
     """
     folder = visit_folder(settings, plan.task_id)
     result = finished_result(settings, folder, plan)
@@ -174,6 +185,7 @@ def _attempt(folder: Path, order: VisitOrder, monitor: Monitor) -> Path:
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
     (folder / "rendezvous").unlink(missing_ok=True)
+    (folder / PAUSE_FILE).unlink(missing_ok=True)
     _forget_halves(folder)
     _run_group(folder, order.worker.processes if order.plan.kind == "train" else 1, monitor)
     result = folder / "result"
@@ -236,7 +248,7 @@ def _run_group(folder: Path, num_processes: int, monitor: Monitor) -> None:
             process.start()  # Ctrl-C in its midst leaves a process that we do not know: it ends when its pipe does
             processes.append(process)
             theirs.close()
-        code = _follow(connections, monitor)
+        code = _follow(connections, monitor, folder / PAUSE_FILE)
         if code is not None:
             _kill(processes)
     except BaseException:
@@ -247,6 +259,8 @@ def _run_group(folder: Path, num_processes: int, monitor: Monitor) -> None:
             connection.close()  # a process that is still there ends when it notices
         for process in processes:
             process.join()
+    if code is RefusalCode.OUT_OF_HOURS:
+        raise VisitPaused
     if code is not None:
         raise VisitFailed(code, "the worker's own words are in worker.log")
 
@@ -256,12 +270,22 @@ def _kill(processes: Sequence[ForkServerProcess]) -> None:
         process.kill()
 
 
-def _follow(connections: Sequence[Connection], monitor: Monitor) -> RefusalCode | None:
-    """Read what the processes say until all have ended well (None), or one has not."""
+def _follow(connections: Sequence[Connection], monitor: Monitor, pause: Path) -> RefusalCode | None:
+    """Read what the processes say until all have ended well (None), or one has not.
+
+    Args:
+        pause: is made when the visit shall stop after its next step; a worker that takes no steps then is killed.
+    """
     talking = list(connections)
+    patient_until_s = math.inf
     while talking:
         if monitor.cancelled.is_set():
             raise VisitCancelled
+        if monitor.paused.is_set() and patient_until_s == math.inf:
+            pause.touch()
+            patient_until_s = time.monotonic() + PAUSE_S
+        if time.monotonic() > patient_until_s:
+            raise VisitPaused
         for connection in wait(talking, _LOOK_AGAIN_S):
             assert isinstance(connection, Connection)
             try:

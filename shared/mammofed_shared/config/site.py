@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from mammofed_shared.config.base import Settings, Slug
+from mammofed_shared.config.policy import PolicySettings
 from mammofed_shared.config.preprocessing import PreprocessingSettings
 
 
@@ -67,14 +68,6 @@ class SplitSettings(Settings):
         if abs(self.train + self.validation + self.test - 1) > 1e-9:
             raise ValueError("train, validation and test must sum to 1")
         return self
-
-
-class PolicySettings(Settings):
-    """What this site lets out; the coordinator cannot loosen it."""
-
-    least_cell: int = Field(10, ge=2, le=1000)
-    """What fewer patients than this stand behind is not told: cells of the counts before the first turn
-    (docs/operate/quality.md), and figures and histogram bins of evaluations (docs/evaluation.md)."""
 
 
 class WorkerSettings(Settings):
@@ -139,6 +132,7 @@ class SiteSettings(Settings):
     such as `answerdotai/ModernBERT-base`, which is fetched once."""
     worker: WorkerSettings = WorkerSettings()
     policy: PolicySettings = PolicySettings()
+    """This hospital's rules, or the path of a YAML file with them (docs/operate/policy.md)."""
     translation: TranslationSettings = TranslationSettings()
 
     @model_validator(mode="after")

@@ -72,6 +72,8 @@ TIMING_FILE = "timing.json"
 CHECKPOINT_FILE = "checkpoint.safetensors"
 RECEIVED_FILE = "received.json"
 NOT_FINITE_FILE = "not-finite.json"
+PAUSE_FILE = "pause"
+"""In the folder ``kept``: whoever runs the visit wants it to stop after the step in hand."""
 
 
 def initial_state(settings: TaskSettings, *, text_encoder: Path, seed: int, out: Path) -> TaskSpec:
@@ -274,11 +276,19 @@ class _Saver:
         self._last_s = time.monotonic()
 
     def save_if_due(self, position: Position) -> None:
-        """Called after each step."""
-        is_due = time.monotonic() - self._last_s >= self._files.checkpoint_every_s
-        if self._group.as_first_says(is_due):
-            save_checkpoint(self._files.kept / CHECKPOINT_FILE, self._model, self._engine, self._group, position)
-            self._last_s = time.monotonic()
+        """Called after each step.
+
+        Raises:
+            VisitFailed: OUT_OF_HOURS, the site lets the visit pause; the checkpoint is of this very step.
+        """
+        shall_pause = (self._files.kept / PAUSE_FILE).exists()
+        is_due = shall_pause or time.monotonic() - self._last_s >= self._files.checkpoint_every_s
+        if not self._group.as_first_says(is_due):
+            return
+        save_checkpoint(self._files.kept / CHECKPOINT_FILE, self._model, self._engine, self._group, position)
+        self._last_s = time.monotonic()
+        if self._group.as_first_says(shall_pause):  # and the first has written all by then
+            raise VisitFailed(RefusalCode.OUT_OF_HOURS, f"the visit pauses after {position.num_steps} steps")
 
 
 def _checkpoint_weights(path: Path) -> dict[str, NDArray[Any]] | None:

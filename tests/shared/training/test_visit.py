@@ -321,6 +321,29 @@ def test_memory_that_runs_out_is_told_apart_from_other_failures(
     assert (metrics["micro_batch"], metrics["num_samples"]) == (2, 16)
 
 
+def test_a_visit_that_pauses_stops_after_the_step_in_hand_and_goes_on_to_the_same_bits(
+    tmp_path: Path, exams: list[Exam], state: Path
+) -> None:
+    plan = plan_for(state)
+    train(plan, state, exams, tmp_path / "undisturbed")
+    files = files_of(state, tmp_path / "paused")
+    steps: list[int] = []
+
+    def pause_after_two(progress: Progress) -> None:
+        steps.append(progress.step)
+        if progress.step == 2:
+            (files.kept / "pause").touch()
+
+    with pytest.raises(VisitFailed, match="OUT_OF_HOURS: the visit pauses after 2 steps"):
+        train_visit(plan, files, data_of(exams), Hardware(threads=1), pause_after_two)
+    (files.kept / "pause").unlink()
+    train_visit(plan, files, data_of(exams), Hardware(threads=1), lambda progress: steps.append(progress.step))
+
+    assert steps == [1, 2, 3, 4], "no step is done twice"
+    for name in ("update.safetensors", "moments.safetensors"):
+        assert sha(tmp_path / "paused" / name) == sha(tmp_path / "undisturbed" / name)
+
+
 def test_the_number_of_loaders_changes_no_bit(tmp_path: Path, exams: list[Exam], state: Path) -> None:
     frozen = TASK.model_copy(
         update={
