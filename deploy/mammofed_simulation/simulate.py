@@ -14,6 +14,7 @@ from flwr.clientapp import ClientApp
 
 from mammofed_server.app import app as server_app
 from mammofed_server.grid import FileGrid
+from mammofed_server.ledger import keep_ledger
 from mammofed_server.run_state import RunState
 from mammofed_server.serve import finish_tracker, only_coordinator, open_or_begin, start_tracker
 from mammofed_shared.config.run import RunSettings
@@ -67,6 +68,7 @@ def run_to_end(settings: RunSettings, run_apps: Callable[[RunState], None]) -> R
     """Run or resume the run by ``run_apps``, unless it is finished, and give its folder."""
     with only_coordinator(settings.server.folder):
         run = open_or_begin(settings, make_in_fork)
+        keep_ledger(run)
         if run.ending() is None:
             run.verify_last()
             run_apps(run)

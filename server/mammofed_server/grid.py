@@ -12,6 +12,7 @@ from flwr.supercore.run import Run
 
 from mammofed_server.attendance import Attendance
 from mammofed_server.control import Control
+from mammofed_server.ledger import MakeSigner
 from mammofed_server.mailbox import Mailbox, Outcome
 from mammofed_server.members import Members
 from mammofed_server.sites import SiteBoard
@@ -34,6 +35,8 @@ class FileGrid(Grid):
         self.sites = sites
         self.attendance: Attendance | None = None
         """Of the round that trains now: without which of its visits it may go on."""
+        self.signer: MakeSigner | None = None
+        """What signs the coordinator's ledger; None where nobody has a key."""
         self._run: Run | None = None
 
     def node_of(self, site: str) -> int:
@@ -181,7 +184,9 @@ class MailboxGrid(FileGrid):
     def _reply(self, message: Message, outcome: Outcome) -> Message:
         if outcome.refusal is not None:
             return refusal_reply(message, RefusalCode[outcome.refusal])
-        update = Update(task_id=outcome.task_id, payload=outcome.payload, metrics=dict(outcome.metrics))
+        update = Update(
+            task_id=outcome.task_id, payload=outcome.payload, metrics=dict(outcome.metrics), signed=outcome.signed
+        )
         return update_reply(message, update, self._mailbox.update_path(outcome.task_id))
 
     def forget(self, task_ids: Iterable[str]) -> None:

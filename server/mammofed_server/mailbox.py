@@ -25,6 +25,7 @@ from mammofed_shared.files import fsync_folder, write_all, write_whole
 from mammofed_shared.protocol.payload import Payload
 from mammofed_shared.protocol.plan import TASK_ID, PayloadReference, Plan
 from mammofed_shared.protocol.release import check_metrics, check_tensors
+from mammofed_shared.protocol.statement import Countersigned
 from mammofed_shared.protocol.task_spec import TaskSpec
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,12 @@ class Outcome(Settings):
     payload: PayloadReference | None = None
     metrics: Mapping[str, float] = {}
     refusal: str | None = None
+    signed: Countersigned | None = None
+    """The site's statement, when it made one."""
+
+
+def unsigned(plan: Plan, upload: "Upload") -> None:
+    """For a coordinator without a key, as in tests of the spool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +60,11 @@ class Upload:
     payload: PayloadReference | None
     metrics: Mapping[str, float]
     offset: int
+    confirm: "Confirm" = unsigned
+    """Checks and countersigns the statement that came with it; raises ``Refused``."""
+
+
+Confirm = Callable[[Plan, Upload], Countersigned | None]
 
 
 class RestartUpload(Exception):
@@ -215,6 +227,7 @@ class Mailbox:
     def _check(self, plan: Plan, upload: Upload, chunks: Iterable[bytes]) -> Outcome:
         try:
             check_metrics(plan, upload.metrics)
+            signed = upload.confirm(plan, upload)  # before a byte is taken in
             if plan.kind != "train":
                 if upload.payload is not None:
                     raise Refused(RefusalCode.TENSOR_NAMES, "only training returns tensors")
@@ -225,7 +238,7 @@ class Mailbox:
         except (Refused, PayloadError) as error:
             logger.warning("task %s: update refused: %s", plan.task_id, error)
             return Outcome(task_id=plan.task_id, refusal=error.code.name)
-        return Outcome(task_id=plan.task_id, payload=upload.payload, metrics=dict(upload.metrics))
+        return Outcome(task_id=plan.task_id, payload=upload.payload, metrics=dict(upload.metrics), signed=signed)
 
     def _take_in(self, plan: Plan, upload: Upload, reference: PayloadReference, chunks: Iterable[bytes]) -> None:
         assert plan.state is not None, "training starts from a state"

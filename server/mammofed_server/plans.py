@@ -37,6 +37,7 @@ class PlanMaker:
             moments_from=before.moments.get(visit.site),
             state=before.state,
             num_sites=num_sites,
+            ledger_head=self._head(before.turn),
             **self._of_every_plan,
         )
 
@@ -48,6 +49,9 @@ class PlanMaker:
         """The question before the first turn, or before a newcomer's first round: what data does the site hold?"""
         return self._other("query", site, round_number, 0, state=None)
 
+    def _head(self, turn: int) -> str | None:
+        return self._run.ledger.head(turn) if self._run.ledger is not None else None
+
     def _other(self, kind: str, site: str, round_number: int, turn: int, **state: object) -> Plan:
         return Plan(
             task_id=f"{self._run.record.settings.run}/r{round_number:04d}/v{turn:05d}/{site}/{kind}",
@@ -58,6 +62,7 @@ class PlanMaker:
             epochs=0,
             epochs_before=0,
             num_sites=1,
+            ledger_head=self._head(turn),
             **state,
             **self._of_every_plan,
         )

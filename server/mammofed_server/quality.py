@@ -21,6 +21,7 @@ from mammofed_shared.errors import RefusalCode, RunStopped
 from mammofed_shared.protocol.flower import plan_message, update_of
 from mammofed_shared.protocol.plan import Plan
 from mammofed_shared.protocol.quality import STEP, TABLES, TOTALS, CountTable
+from mammofed_shared.protocol.statement import Countersigned
 
 logger = logging.getLogger(__name__)
 
@@ -50,14 +51,18 @@ def ask_once(run: RunState, grid: FileGrid, control: Control) -> None:
     messages = [plan_message(plan, None, grid.node_of(site)) for site, plan in plans.items()]
     replies = grid.send_and_receive(messages)
     counts: dict[str, Mapping[str, float]] = {}
+    signed: dict[str, Countersigned] = {}
     refusals: dict[str, RefusalCode] = {}
     for site, reply in _by_site(grid, replies):
         if reply.has_error():
             refusals[site] = RefusalCode(reply.error.code)
         else:
-            counts[site] = update_of(reply)[0].metrics
+            update, _ = update_of(reply)
+            counts[site] = update.metrics
+            if update.signed is not None:
+                signed[site] = update.signed
     if not refusals:
-        record = QualityRecord(counts=counts)
+        record = QualityRecord(counts=counts, signed=signed)
         run.commit_quality(record)
         logger.info("every site has told its counts\n%s", _as_text(quality_table(run, record)))
     grid.forget(plan.task_id for plan in plans.values())

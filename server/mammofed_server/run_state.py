@@ -5,12 +5,13 @@
 <folder>/quality.json                 what data the sites said they hold; once all have answered, before the first turn
 <folder>/evaluations/00000.json …     released numbers of the evaluation of a checkpoint
 <folder>/ended.json                   finished or cancelled; there is no way back
+<folder>/ledger.jsonl                 a line for each of these, chained and signed (ledger.py), and certificates/
 """
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from pydantic import ValidationError
 
@@ -29,6 +30,7 @@ from mammofed_shared.config.run import RunSettings
 from mammofed_shared.errors import StateError
 from mammofed_shared.files import write_whole
 from mammofed_shared.protocol.plan import PayloadReference
+from mammofed_shared.protocol.statement import Countersigned
 from mammofed_shared.protocol.task_spec import TaskSpec
 from mammofed_shared.revision import code_revision
 
@@ -51,12 +53,16 @@ class EvaluationRecord(Settings):
     state: Digest
     metrics: Mapping[str, Mapping[str, float]]
     failures: tuple[Failure, ...] = ()
+    signed: Mapping[str, Countersigned] = {}
+    """Site → its statement."""
 
 
 class QualityRecord(Settings):
     """What every site told of its data before the first turn: site → name (``protocol/quality.py``) → count."""
 
     counts: Mapping[str, Mapping[str, float]]
+    signed: Mapping[str, Countersigned] = {}
+    """Site → its statement."""
 
 
 _MAY_CHANGE = frozenset({"server", "tracking"})
@@ -68,12 +74,24 @@ def _changed_settings(began: RunSettings, now: RunSettings) -> list[str]:
     return sorted(name for name in names if getattr(began, name) != getattr(now, name))
 
 
+class LedgerOfRun(Protocol):
+    """What a run's state and its plans want of the ledger (``ledger.RunLedger``)."""
+
+    def catch_up(self) -> None:
+        """Write a line for each thing that is committed and has none."""
+
+    def head(self, turn: int) -> str:
+        """Digest of the line that tells of the state after a turn."""
+
+
 class RunState:
     """A run's folder. One process writes it; every reader sees only whole records."""
 
     def __init__(self, folder: Path, record: RunRecord) -> None:
         self.folder = folder
         self.record = record
+        self.ledger: LedgerOfRun | None = None
+        """Written at each commit, where the coordinator keeps one."""
 
     @classmethod
     def exists(cls, folder: Path) -> bool:
@@ -153,7 +171,14 @@ class RunState:
                 "previous": before.state.digest,
             }
         )
-        return write_checkpoint(self.checkpoint_folder(turn), manifest, link_state(source, reference))
+        written = write_checkpoint(self.checkpoint_folder(turn), manifest, link_state(source, reference))
+        self._enter()
+        return written
+
+    def _enter(self) -> None:
+        """Enter in the ledger what was committed a moment ago."""
+        if self.ledger is not None:
+            self.ledger.catch_up()
 
     def _manifest(self, turn: int, round_number: int, state: PayloadReference) -> Manifest:
         return Manifest(
@@ -169,12 +194,18 @@ class RunState:
 
     def commit_quality(self, record: QualityRecord) -> None:
         """Commit what every site has told of its data."""
-        write_whole(self.folder / "quality.json", record.model_dump_json(indent=1))
+        write_whole(self.quality_path, record.model_dump_json(indent=1))
+        self._enter()
 
     def quality(self) -> QualityRecord | None:
         """What every site has told of its data, if all have."""
-        path = self.folder / "quality.json"
+        path = self.quality_path
         return QualityRecord.model_validate_json(path.read_text()) if path.exists() else None
+
+    @property
+    def quality_path(self) -> Path:
+        """Record of what the sites hold."""
+        return self.folder / "quality.json"
 
     def evaluation_path(self, turn: int) -> Path:
         """Record of the evaluation of the checkpoint after a turn."""
@@ -183,6 +214,7 @@ class RunState:
     def commit_evaluation(self, record: EvaluationRecord) -> None:
         """Commit the released numbers of an evaluation."""
         write_whole(self.evaluation_path(record.turn), record.model_dump_json(indent=1))
+        self._enter()
 
     def evaluation(self, turn: int) -> EvaluationRecord | None:
         """The evaluation of a turn's checkpoint, if it was made."""
@@ -191,9 +223,15 @@ class RunState:
 
     def end(self, ending: Ending) -> None:
         """Record that the run is over."""
-        write_whole(self.folder / "ended.json", json.dumps({"ending": ending}))
+        write_whole(self.ending_path, json.dumps({"ending": ending}))
+        self._enter()
 
     def ending(self) -> Ending | None:
         """How the run ended, or None while it can go on."""
-        path = self.folder / "ended.json"
+        path = self.ending_path
         return json.loads(path.read_text())["ending"] if path.exists() else None
+
+    @property
+    def ending_path(self) -> Path:
+        """Record of the run's end."""
+        return self.folder / "ended.json"

@@ -14,10 +14,13 @@ from flwr.app import Context, RecordDict
 
 from mammofed_server.app import app
 from mammofed_server.control import Control
+from mammofed_server.entries import CERTIFICATES
 from mammofed_server.grid import MailboxGrid
 from mammofed_server.initial import MakeState, begin_run, make_in_process_of_its_own
+from mammofed_server.ledger import keep_ledger
 from mammofed_server.mailbox import Mailbox
 from mammofed_server.members import Members
+from mammofed_server.notary import Notary
 from mammofed_server.run_state import RunState
 from mammofed_server.service import FederationService, start_server
 from mammofed_server.sites import SiteBoard
@@ -44,6 +47,8 @@ def serve(settings: RunSettings) -> RunState:
     identity = load_identity(settings.server.identity, settings.consortium, "coordinator", datetime.now(UTC))
     with only_coordinator(settings.server.folder):
         run = open_or_begin(settings)
+        notary = Notary(run.folder / CERTIFICATES, settings.consortium, lambda: identity)
+        keep_ledger(run, notary.signer)
         if run.ending() == "cancelled":
             raise StateError(f"run {settings.run!r} was cancelled; give a new run another `server.folder`")
         if run.ending() == "finished":
@@ -62,6 +67,7 @@ def serve(settings: RunSettings) -> RunState:
             board=board,
             run_state=lambda: _run_state(writer, control),
             renewal_folder=settings.server.identity.parent / "renewal",
+            notary=notary,
         )
         try:
             server, port = start_server(service, identity, settings.server.listen, len(settings.sites))
@@ -73,12 +79,15 @@ def serve(settings: RunSettings) -> RunState:
         try:
             writer.word = "running"
             writer.start()
-            _run_app(MailboxGrid(members.ever, mailbox, control, board, members), run.folder)
+            grid = MailboxGrid(members.ever, mailbox, control, board, members)
+            grid.signer = notary.signer
+            _run_app(grid, run.folder)
             word = "finished"
         except RunStopped:
             word = "stopped"
             raise
         except RunCancelled:
+            keep_ledger(run, notary.signer)  # the strategy has written lines since
             run.end("cancelled")
             word = "cancelled"
             raise

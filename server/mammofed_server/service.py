@@ -1,5 +1,6 @@
 """The mailbox as a gRPC service over mutual TLS. Who calls is what the certificate says, and nothing else."""
 
+import base64
 import logging
 from collections.abc import Callable, Iterator
 from concurrent import futures
@@ -9,7 +10,8 @@ from typing import Any, NoReturn
 import grpc
 
 from mammofed_server import ca
-from mammofed_server.mailbox import Mailbox, RestartUpload, Upload
+from mammofed_server.mailbox import Confirm, Mailbox, Outcome, RestartUpload, Upload, unsigned
+from mammofed_server.notary import Notary
 from mammofed_server.sites import SiteBoard
 from mammofed_shared.errors import IdentityError, ProtocolError, RefusalCode
 from mammofed_shared.pki import Identity
@@ -26,6 +28,7 @@ from mammofed_shared.protocol.wire import (
     SOFTWARE_CONTRACT,
     plan_to_wire,
 )
+from mammofed_shared.revision import source_digest
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +52,7 @@ class FederationService:
         board: SiteBoard,
         run_state: Callable[[], pb.RunState],
         renewal_folder: Path,
+        notary: Notary | None = None,
     ) -> None:
         self._run = run
         self._consortium = consortium
@@ -56,6 +60,7 @@ class FederationService:
         self._board = board
         self._run_state = run_state
         self._renewal_folder = renewal_folder
+        self._notary = notary
 
     def hello(self, site: str, request: Any, context: grpc.ServicerContext) -> Any:
         """Refuse what cannot work together; otherwise note who is there."""
@@ -79,6 +84,10 @@ class FederationService:
                 f"software {request.software_contract!r} at the site, {SOFTWARE_CONTRACT!r} here: install the same "
                 "version of mammofed",
             )
+        if self._notary is not None:
+            self._notary.meet(site, request.protocol_version, context.auth_context())
+        if request.code and request.code != source_digest():
+            logger.warning("site %s runs other source than this coordinator; its statements will say which", site)
         self._board.hello(site, request.num_training_exams, request.num_test_exams)
         logger.info(
             "site %s connected: %d training exams, %d test exams",
@@ -127,14 +136,32 @@ class FederationService:
             payload=_reference(header.payload) if header.HasField("payload") else None,
             metrics=dict(header.metrics),
             offset=header.offset,
+            confirm=self._confirm(header, context),
         )
         try:
             outcome = self._mailbox.receive(site, upload, (part.data for part in parts))
         except RestartUpload:
             return pb.SubmitReply(accepted=False, restart=True)
         if outcome.refusal is None:
-            return pb.SubmitReply(accepted=True)
+            return self._receipt(outcome)
         return pb.SubmitReply(accepted=False, refusal_code=RefusalCode[outcome.refusal].value)
+
+    def _confirm(self, header: Any, context: grpc.ServicerContext) -> Confirm:
+        notary = self._notary
+        if notary is None:
+            return unsigned
+        wire = header.statement if header.HasField("statement") else None
+        return lambda plan, upload: notary.confirm(plan, upload, wire, context.auth_context())
+
+    def _receipt(self, outcome: Outcome) -> Any:
+        if self._notary is None or outcome.signed is None:
+            return pb.SubmitReply(accepted=True)
+        signed = outcome.signed
+        return pb.SubmitReply(
+            accepted=True,
+            receipt=base64.b64decode(signed.receipt),
+            receipt_chain=self._notary.chain_pem(signed.receipt_certificate),
+        )
 
     def fail(self, site: str, request: Any, context: grpc.ServicerContext) -> Any:
         """A visit failed at its site."""
@@ -149,6 +176,8 @@ class FederationService:
     def renew(self, site: str, request: Any, context: grpc.ServicerContext) -> Any:
         """A new certificate for the site that calls."""
         chain = ca.renew(self._renewal_folder, site, request.certificate_request)
+        if self._notary is not None:
+            self._notary.renewed(site, chain)
         logger.info("site %s renewed its certificate", site)
         return pb.RenewReply(certificate_chain=chain)
 

@@ -25,6 +25,7 @@ from mammofed_shared.checkpoint import Contribution, Failure
 from mammofed_shared.errors import RefusalCode, RunStopped
 from mammofed_shared.protocol.flower import plan_message, update_of
 from mammofed_shared.protocol.plan import PayloadReference
+from mammofed_shared.protocol.statement import Countersigned
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +111,13 @@ class FileStrategy(Strategy):
             assert update.payload is not None and path is not None
             paths.append(path)
             contributions.append(
-                Contribution(site=visit.site, task_id=task_id, update=update.payload, metrics=update.metrics)
+                Contribution(
+                    site=visit.site,
+                    task_id=task_id,
+                    update=update.payload,
+                    metrics=update.metrics,
+                    signed=update.signed,
+                )
             )
         self._check_failures(turn.round, failures)
         mean = self._fold(contributions, paths) if contributions else None
@@ -199,6 +206,7 @@ class FileStrategy(Strategy):
     def _commit_evaluation(self, turn: int, replies: Iterable[Message]) -> None:
         manifest = self._run.manifest(turn)
         metrics: dict[str, dict[str, float]] = {}
+        signed: dict[str, Countersigned] = {}
         failures: list[Failure] = []
         task_ids = []
         for reply in replies:
@@ -209,13 +217,17 @@ class FileStrategy(Strategy):
                 logger.error("site %s: evaluation failed: %s", site, code)
                 failures.append(Failure(site=site, task_id=task_ids[-1], code=code))
             else:
-                metrics[site] = dict(update_of(reply)[0].metrics)
+                update, _ = update_of(reply)
+                metrics[site] = dict(update.metrics)
+                if update.signed is not None:
+                    signed[site] = update.signed
         record = EvaluationRecord(
             turn=turn,
             round=manifest.round,
             state=manifest.state.digest,
             metrics=dict(sorted(metrics.items())),
             failures=tuple(sorted(failures, key=lambda item: item.site)),
+            signed=dict(sorted(signed.items())),
         )
         self._run.commit_evaluation(record)
         self._file_grid.forget(task_ids)

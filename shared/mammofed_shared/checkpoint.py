@@ -2,6 +2,7 @@
 
 <checkpoint>/state.safetensors      all exchanged tensors
 <checkpoint>/manifest.json          a Manifest
+<checkpoint>/seals.json             Seals of all other files here, to find a changed byte by; the ledger has its seal
 """
 
 import os
@@ -17,10 +18,13 @@ from mammofed_shared.errors import CheckpointError
 from mammofed_shared.files import fsync_folder, write_whole
 from mammofed_shared.protocol.payload import Payload, reference_of
 from mammofed_shared.protocol.plan import PayloadReference
+from mammofed_shared.protocol.statement import Countersigned
 from mammofed_shared.protocol.task_spec import TaskSpec
+from mammofed_shared.seal import Seal, seal_file
 
 STATE_FILE = "state.safetensors"
 MANIFEST_FILE = "manifest.json"
+SEALS_FILE = "seals.json"
 
 
 class Contribution(Settings):
@@ -30,6 +34,8 @@ class Contribution(Settings):
     task_id: str
     update: PayloadReference
     metrics: Mapping[str, float]
+    signed: Countersigned | None = None
+    """The site's statement; None of a simulation, or of a site whose protocol has none."""
 
 
 class Failure(Settings):
@@ -63,6 +69,12 @@ class Manifest(Settings):
     """Version and source digest of the software that made it."""
 
 
+class Seals(Settings):
+    """Seals of the large files of a checkpoint, by their names in its folder."""
+
+    files: Mapping[str, Seal]
+
+
 def write_checkpoint(folder: Path, manifest: Manifest, place_state: Callable[[Path], PayloadReference]) -> Manifest:
     """Commit a checkpoint by renaming a finished folder; a kill at any moment leaves either none or all of it.
 
@@ -81,9 +93,18 @@ def write_checkpoint(folder: Path, manifest: Manifest, place_state: Callable[[Pa
     reference = place_state(temporary / STATE_FILE)
     complete = manifest.model_copy(update={"state": reference})
     write_whole(temporary / MANIFEST_FILE, complete.model_dump_json(indent=1))
+    write_whole(temporary / SEALS_FILE, _seals(temporary, reference).model_dump_json(indent=1))
     temporary.rename(folder)
     fsync_folder(folder.parent)
     return complete
+
+
+def _seals(folder: Path, state: PayloadReference) -> Seals:
+    """Seals of all files of a checkpoint but its manifest, which the ledger seals itself."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST_FILE)
+    known = {STATE_FILE: state.digest}
+    names = {path.relative_to(folder).as_posix(): path for path in files}
+    return Seals(files={name: seal_file(path, known.get(name)) for name, path in names.items()})
 
 
 def link_state(source: Path, reference: PayloadReference) -> Callable[[Path], PayloadReference]:

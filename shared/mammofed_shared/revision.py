@@ -7,15 +7,21 @@ from pathlib import Path
 
 
 @cache
-def code_revision() -> str:
-    """`0.1.0+<12 hex digits>`: equal on two machines exactly when they run the same source of ``mammofed_shared``."""
+def source_digest() -> str:
+    """SHA-256: equal on two machines exactly when they run the same source of ``mammofed_shared``."""
     root = Path(__file__).parent
     sha = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         sha.update(f"{path.relative_to(root)}\0".encode())
         sha.update(path.read_bytes())
+    return sha.hexdigest()
+
+
+@cache
+def code_revision() -> str:
+    """`0.1.0+<12 hex digits>`: the version, and the beginning of ``source_digest``."""
     try:
         number = version("mammofed")
     except PackageNotFoundError:  # run from a source tree that was never installed
         number = "0"
-    return f"{number}+{sha.hexdigest()[:12]}"
+    return f"{number}+{source_digest()[:12]}"

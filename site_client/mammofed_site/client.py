@@ -18,16 +18,19 @@ from mammofed_shared.protocol.flower import become_flower_task, plan_message, up
 from mammofed_shared.protocol.payload import reference_of
 from mammofed_shared.protocol.plan import Plan
 from mammofed_shared.protocol.wire import LONG_POLL_S, plan_from_wire
+from mammofed_shared.revision import source_digest
 from mammofed_site.allowed_numbers import told_progress
 from mammofed_site.app import SITE_KEY, app, current_gate, current_monitor
 from mammofed_site.audit import Audit
+from mammofed_site.data_digest import data_digest
 from mammofed_site.enrol import install_renewal, renewal_due, renewal_request
 from mammofed_site.gate import Gate, HeldBack
 from mammofed_site.hold import Hold, HoldWatch
 from mammofed_site.in_hand import InHand
+from mammofed_site.ledger import SiteLedger
 from mammofed_site.link import Interrupted, Link, NotWanted
 from mammofed_site.progress_bar import visit_shown
-from mammofed_site.visit import Monitor, VisitCancelled, VisitPaused, forget_result, visit_folder, warm_up
+from mammofed_site.visit import Monitor, VisitCancelled, VisitPaused, data_of, forget_result, visit_folder, warm_up
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +51,7 @@ class SiteClient:
         self._identity = identity
         self._audit = Audit(settings.folder)
         self._gate = Gate(settings.site, self._audit)
+        self._ledger = SiteLedger(settings.folder, lambda: self._identity)
         self._link = Link(settings.site, settings.server, identity, self._gate)
         self._in_hand = InHand(settings)
         self._monitor = Monitor()
@@ -138,7 +142,7 @@ class SiteClient:
     def _introduce(self) -> str:
         counts = [read_counts(self._settings.prepared_folder(item)) for item in self._settings.datasets]
         num_training, num_test = (sum(count[split] for count in counts) for split in (Split.TRAIN, Split.TEST))
-        return self._link.hello(num_training, num_test)
+        return self._link.hello(num_training, num_test, data_digest(self._settings), source_digest())
 
     def _do(self, wire: Any) -> None:
         try:
@@ -205,7 +209,8 @@ class SiteClient:
                 self._link.fail(plan.task_id, code)
                 return
             update, path = update_of(reply)
-            refused = self._link.submit(update, path)
+            update, signed = self._ledger.state(plan, update, data_of(self._settings, plan.task_id))
+            refused = self._link.submit(update, path, signed, self._ledger.keep_receipt)
         finally:
             heartbeat.stop()
             current_monitor.reset(token)

@@ -21,6 +21,7 @@ from mammofed_shared.files import fsync_folder, write_all
 from mammofed_shared.pki import Identity
 from mammofed_shared.protocol import federation_pb2 as pb
 from mammofed_shared.protocol.plan import Plan, Update
+from mammofed_shared.protocol.statement import Signed, statement_to_wire
 from mammofed_shared.protocol.tls import channel_credentials
 from mammofed_shared.protocol.wire import (
     CALLS,
@@ -52,6 +53,14 @@ _WAIT_FOR = {
     grpc.StatusCode.UNKNOWN,
 }
 _REFUSALS = {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}
+
+
+KeepReceipt = Callable[[Signed, bytes, bytes], None]
+"""Takes a statement, the coordinator's signature for it, and its certificate chain in PEM."""
+
+
+def forget_receipt(signed: Signed, receipt: bytes, chain_pem: bytes) -> None:
+    """Keep nothing."""
 
 
 class NotWanted(Exception):
@@ -127,8 +136,8 @@ class Link:
 
     # ── the calls ───────────────────────────────────────────────────────────────────────────────────────────
 
-    def hello(self, num_training_exams: int, num_test_exams: int) -> str:
-        """Introduce this site and give the name of the run.
+    def hello(self, num_training_exams: int, num_test_exams: int, data: str = "", code: str = "") -> str:
+        """Introduce this site (counts, digests of its data and source) and give the name of the run.
 
         Raises:
             Unreachable: the coordinator refuses this site or this version; the message is what it said.
@@ -139,6 +148,8 @@ class Link:
             site=self._site,
             num_training_exams=num_training_exams,
             num_test_exams=num_test_exams,
+            data=data,
+            code=code,
         )
         try:
             reply = self._patiently(lambda: self._calls["Hello"](request, timeout=CALL_TIMEOUT_S))
@@ -199,19 +210,34 @@ class Link:
             os.fsync(file.fileno())
         return sha.hexdigest()
 
-    def submit(self, update: Update, path: Path | None) -> RefusalCode | None:
+    def submit(
+        self,
+        update: Update,
+        path: Path | None,
+        signed: Signed | None = None,
+        keep_receipt: KeepReceipt = forget_receipt,
+    ) -> RefusalCode | None:
         """Send an update, from the byte on that the coordinator holds; None when it was accepted.
+
+        Args:
+            update: what ``release`` let out.
+            path: its payload's file.
+            signed: the site's statement on it.
+            keep_receipt: takes what the coordinator gives for an accepted statement.
 
         Raises:
             NotWanted: the task was withdrawn, or its update was taken in before an answer was lost.
         """
-        reply = self._patiently(lambda: self._submit_rest(update, path, from_start=False))
+        reply = self._patiently(lambda: self._submit_rest(update, path, signed, from_start=False))
         if reply.restart:
-            reply = self._patiently(lambda: self._submit_rest(update, path, from_start=True))
+            reply = self._patiently(lambda: self._submit_rest(update, path, signed, from_start=True))
+        if reply.accepted and signed is not None:
+            keep_receipt(signed, reply.receipt, reply.receipt_chain)
         return None if reply.accepted else RefusalCode(reply.refusal_code)
 
-    def _submit_rest(self, update: Update, path: Path | None, *, from_start: bool) -> Any:
-        header = pb.SubmitHeader(task_id=update.task_id, metrics=update.metrics)
+    def _submit_rest(self, update: Update, path: Path | None, signed: Signed | None, *, from_start: bool) -> Any:
+        statement = statement_to_wire(signed) if signed is not None else None
+        header = pb.SubmitHeader(task_id=update.task_id, metrics=update.metrics, statement=statement)
         if update.payload is None or path is None:
             return self._upload(iter([pb.SubmitPart(header=header)]), timeout=CALL_TIMEOUT_S)
         if not from_start:

@@ -138,6 +138,12 @@ def run_visit(settings: SiteSettings, plan: Plan, state: Path | None, monitor: M
     return result
 
 
+def data_of(settings: SiteSettings, task_id: str) -> str:
+    """Digest of the prepared tables that a visit was done with."""
+    path = visit_folder(settings, task_id) / "visit.json"
+    return VisitOrder.model_validate_json(path.read_text(encoding="utf-8")).data
+
+
 def make_order(settings: SiteSettings, plan: Plan, state: Path | None, *, is_probe: bool = False) -> VisitOrder:
     """What a worker group of this site is told to do for a plan."""
     return VisitOrder(

@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 
 from mammofed_shared import checkpoint
-from mammofed_shared.checkpoint import MANIFEST_FILE, STATE_FILE, read_checkpoint, read_manifest, write_checkpoint
+from mammofed_shared.checkpoint import (
+    MANIFEST_FILE,
+    SEALS_FILE,
+    STATE_FILE,
+    read_checkpoint,
+    read_manifest,
+    write_checkpoint,
+)
 from mammofed_shared.errors import CheckpointError
 from mammofed_shared.protocol.payload import reference_of
 from mammofed_shared.protocol.plan import PayloadReference
@@ -56,7 +63,7 @@ def test_a_kill_while_it_is_written_leaves_none(tmp_path: Path, first: Path, mom
     moment = "none"
     assert write_checkpoint(target, manifest, place) == manifest
     with read_checkpoint(target)[1]:
-        assert sorted(path.name for path in target.iterdir()) == [MANIFEST_FILE, STATE_FILE]
+        assert sorted(path.name for path in target.iterdir()) == [MANIFEST_FILE, SEALS_FILE, STATE_FILE]
 
 
 def test_a_state_with_one_bit_changed_is_refused(first: Path) -> None:

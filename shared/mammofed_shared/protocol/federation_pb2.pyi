@@ -288,16 +288,18 @@ class SubmitPart(_message.Message):
     def __init__(self, header: _Optional[_Union[SubmitHeader, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class SubmitReply(_message.Message):
-    __slots__ = ("accepted", "refusal_code", "restart", "receipt")
+    __slots__ = ("accepted", "refusal_code", "restart", "receipt", "receipt_chain")
     ACCEPTED_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_CODE_FIELD_NUMBER: _ClassVar[int]
     RESTART_FIELD_NUMBER: _ClassVar[int]
     RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    RECEIPT_CHAIN_FIELD_NUMBER: _ClassVar[int]
     accepted: bool
     refusal_code: int
     restart: bool
     receipt: bytes
-    def __init__(self, accepted: _Optional[bool] = ..., refusal_code: _Optional[int] = ..., restart: _Optional[bool] = ..., receipt: _Optional[bytes] = ...) -> None: ...
+    receipt_chain: bytes
+    def __init__(self, accepted: _Optional[bool] = ..., refusal_code: _Optional[int] = ..., restart: _Optional[bool] = ..., receipt: _Optional[bytes] = ..., receipt_chain: _Optional[bytes] = ...) -> None: ...
 
 class FailRequest(_message.Message):
     __slots__ = ("task_id", "refusal_code")

@@ -9,11 +9,14 @@ from typing import cast
 
 from flwr.app import ConfigRecord, Error, Message, MessageType, MetricRecord, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
+from pydantic import TypeAdapter
 
 from mammofed_shared.errors import RefusalCode
 from mammofed_shared.protocol.plan import PayloadReference, Plan, Update
+from mammofed_shared.protocol.statement import Countersigned, Filter
 
 _MESSAGE_TYPES = {"train": MessageType.TRAIN, "evaluate": MessageType.EVALUATE, "query": MessageType.QUERY}
+_filters: TypeAdapter[tuple[Filter, ...]] = TypeAdapter(tuple[Filter, ...])
 
 
 def become_flower_task(node_id: int = 1) -> None:
@@ -44,7 +47,9 @@ def plan_of(message: Message) -> tuple[Plan, Path | None]:
 
 def update_reply(message: Message, update: Update, path: Path | None) -> Message:
     """The reply that brings an update; ``path`` is its payload's file on this machine."""
-    record = ConfigRecord({"task": update.task_id})
+    record = ConfigRecord({"task": update.task_id, "filters": _filters.dump_json(update.filters).decode()})
+    if update.signed is not None:
+        record["signed"] = update.signed.model_dump_json()
     if update.payload is not None and path is not None:
         record["digest"], record["size"], record["path"] = (
             update.payload.digest,
@@ -63,9 +68,14 @@ def update_of(reply: Message) -> tuple[Update, Path | None]:
     """The update in a reply made by ``update_reply``, and its payload's file."""
     record = reply.content.config_records["update"]
     metrics = {name: cast(float, value) for name, value in reply.content.metric_records["metrics"].items()}
-    if "digest" not in record:
-        return Update(task_id=cast(str, record["task"]), payload=None, metrics=metrics), None
-    reference = PayloadReference(digest=cast(str, record["digest"]), size=cast(int, record["size"]))
-    return Update(task_id=cast(str, record["task"]), payload=reference, metrics=metrics), Path(
-        cast(str, record["path"])
+    update = Update(
+        task_id=cast(str, record["task"]),
+        payload=None,
+        metrics=metrics,
+        filters=_filters.validate_json(cast(str, record["filters"])),
+        signed=Countersigned.model_validate_json(cast(str, record["signed"])) if "signed" in record else None,
     )
+    if "digest" not in record:
+        return update, None
+    reference = PayloadReference(digest=cast(str, record["digest"]), size=cast(int, record["size"]))
+    return update.model_copy(update={"payload": reference}), Path(cast(str, record["path"]))

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from mammofed_shared.config.base import Digest, Settings, Slug
 from mammofed_shared.config.tasks import TaskSettings
+from mammofed_shared.protocol.statement import Countersigned, Filter
 
 TASK_ID = r"^[a-z0-9-]{1,32}/r[0-9]{4,6}/v[0-9]{5,8}/[a-z0-9-]{1,32}/(train|evaluate|query)$"
 """run/round/visit/site/kind; safe as the name of a folder."""
@@ -58,7 +59,8 @@ class Plan(Settings):
     download: Encoding = "fp32"
     upload: Encoding = "fp32"
     ledger_head: Digest | None = None
-    """Of the last line of the coordinator's ledger when the plan was made."""
+    """Of the line of the coordinator's ledger that tells of the state (for a query: that the run began). What stands
+    before that line is bound by it, and the plan is the same after a restart."""
 
     @model_validator(mode="after")
     def _a_visit_has_a_state(self) -> "Plan":
@@ -73,6 +75,10 @@ class Update(Settings):
     task_id: str
     payload: PayloadReference | None
     metrics: dict[str, float]
+    filters: tuple[Filter, ...] = ()
+    """What was done to the tensors before they left, in this order; how they are encoded is in the plan."""
+    signed: Countersigned | None = None
+    """The site's statement, where the coordinator has taken one in."""
 
 
 class Progress(Settings):
