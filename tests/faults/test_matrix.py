@@ -1,0 +1,79 @@
+"""Plays the matrix: whatever goes wrong, the run ends in the weights of the undisturbed run, each contribution once.
+
+`make test` plays what stands in ``matrix.QUICK``, `make faults` everything.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from faults.inject import warm_address
+from faults.matrix import CASES, Case, is_quick
+from faults.supervise import Stage, audit_of
+from mammofed_server.run_state import RunState
+from whole_run import SITES, Hospitals
+
+
+@pytest.fixture(scope="session")
+def warm() -> str:
+    """Where the cases' sites fork their workers from: torch is loaded once, not for each site of each case."""
+    return warm_address()
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, id=case.id, marks=[] if is_quick(case) else pytest.mark.faults) for case in CASES]
+)
+def test_the_run_ends_in_the_same_bits(
+    tmp_path: Path, hospitals: Hospitals, warm: str, case: Case, record_property: Callable[[str, object], None]
+) -> None:
+    expected = hospitals.digest(case.schedule, case.processes)
+    stage = Stage(tmp_path, hospitals, case, warm)
+    stage.play()
+    assert stage.what_did_not_happen() == [], stage.words()
+    assert stage.restarts() == dict(case.restarts), stage.words()
+    run = stage.run()
+    assert run.ending() == "finished"
+    assert run.manifest(run.last_turn()).state.digest == expected, stage.words()
+    _every_contribution_counts_once(run, case)
+    for site in SITES:
+        _what_left_was_one_thing(run, tmp_path / site, site)
+    _nothing_is_left_over(stage)
+    for name in ("server", *SITES):
+        assert "Traceback" not in stage.log(name), stage.log(name)
+    record_property("restarts", sum(stage.restarts().values()))
+    record_property("result", case.result)
+
+
+def _every_contribution_counts_once(run: RunState, case: Case) -> None:
+    manifests = [run.manifest(turn) for turn in range(1, run.last_turn() + 1)]
+    assert all(not manifest.failures for manifest in manifests)
+    told = [[item.site for item in manifest.contributions] for manifest in manifests]
+    assert told == ([["central"], ["mayo"]] * 2 if case.schedule == "alternating" else [list(SITES)] * 2)
+    ids = Counter(item.task_id for manifest in manifests for item in manifest.contributions)
+    assert len(ids) == 4 and set(ids.values()) == {1}
+    assert [manifest.previous for manifest in manifests] == [
+        run.manifest(turn).state.digest for turn in range(run.last_turn())
+    ]
+
+
+def _what_left_was_one_thing(run: RunState, folder: Path, site: str) -> None:
+    """However often a visit was released, it was the same update, and it is the one that counts."""
+    events = list(audit_of(folder))
+    for turn in range(1, run.last_turn() + 1):
+        for item in run.manifest(turn).contributions:
+            if item.site != site:
+                continue
+            own = [event for event in events if event.get("task") == item.task_id]
+            assert {event["digest"] for event in own if event["event"] == "released"} == {item.update.digest}
+            assert sum(event["event"] == "submitted" for event in own) <= 1
+            assert not [event for event in own if event["event"] in ("failed", "refused")]
+
+
+def _nothing_is_left_over(stage: Stage) -> None:
+    left = [*stage.server_folder.glob("spool/*"), *stage.server_folder.rglob("*.writing")]
+    left += [path for site in SITES for path in (stage.folder / site / "visits").rglob("*.writing")]
+    left += [path for site in SITES for path in (stage.folder / site / "visits").rglob("*.part")]
+    left += [path for site in SITES for path in (stage.folder / site / "visits").rglob("unfinished")]
+    assert left == []
