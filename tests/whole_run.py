@@ -115,5 +115,3 @@ class Hospitals:
             return site
         changes = {"processes": processes, "distribution": "ddp"}
         return site.model_copy(update={"worker": site.worker.model_copy(update=changes)})
-
-

@@ -66,10 +66,10 @@ def told_progress(progress: Progress, policy: PolicySettings | None) -> dict[str
     """
     if policy is None:
         return {}
-    counts = {name: min(max(getattr(progress, name), 0), MOST_STEPS) for name in ("epoch", "step", "num_steps")}
+    whole = {name: min(max(getattr(progress, name), 0), MOST_STEPS) for name in ("epoch", "step", "num_steps")}
     measured = {
         name: round_for_wire(getattr(progress, name))
         for name in ("loss", "samples_per_s", "steps_per_s")
         if is_allowed(policy, name)
     }
-    return {**counts, "epoch": min(counts["epoch"], MOST_EPOCHS), **measured}
+    return {**whole, "epoch": min(whole["epoch"], MOST_EPOCHS), **measured}
