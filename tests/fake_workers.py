@@ -64,6 +64,9 @@ def do_visit(folder: str, rank: int, report: Callable[[Progress], None]) -> Refu
     behaviour = said.read_text() if said.exists() else Path(state).read_text() if state else "counts"
     (Path(folder) / ("pid" if rank == 0 else f"pid-{rank}")).write_text(str(os.getpid()))
     report(Progress(epoch=1, step=2, num_steps=3, loss=0.5, samples_per_s=4.0))
+    while behaviour == "waits" and state:
+        time.sleep(0.02)
+        behaviour = said.read_text()
     code = _failure(behaviour, order, Path(folder), rank)
     if code is None:
         _finish(behaviour, order, Path(folder))
@@ -78,7 +81,7 @@ def _failure(behaviour: str, order: dict[str, Any], folder: Path, rank: int) -> 
         if not is_first:  # when the first one is at its work, too
             _until_there(folder / "pid")
         os.kill(os.getpid(), signal.SIGKILL)
-    if behaviour in ("never ends", "the second is killed") or (behaviour == "trains for ever" and order["state"]):
+    if behaviour in ("never ends", "the second is killed"):
         time.sleep(600)
     if behaviour == "trains until it pauses" and order["state"]:
         _until_there(folder / "pause")

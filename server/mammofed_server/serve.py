@@ -73,6 +73,7 @@ def serve(settings: RunSettings) -> RunState:
             server, port = start_server(service, identity, settings.server.listen, len(settings.sites))
         except RuntimeError as error:
             raise ConfigurationError(f"server.listen: cannot listen on {settings.server.listen}: {error}") from error
+        logger.info("run %s: settings %s; a hospital's policy can name them", settings.run, run.record.settings.digest)
         logger.info("run %s: listening on port %d for %s", settings.run, port, ", ".join(settings.sites))
         tracker = start_tracker(run.folder) if settings.tracking.enabled else None
         word: RunWord = "interrupted"

@@ -47,6 +47,8 @@ class RunStatus(Settings):
     """What a run looks like from outside."""
 
     run: str
+    configuration: str = ""
+    """Digest of the settings that touch the weights, by which a hospital's policy can name the run."""
     state: RunWord
     turn: int
     """Turns committed."""
@@ -106,6 +108,7 @@ class StatusWriter:
         evaluation = self._run.evaluation(turn) or (self._run.evaluation(turn - 1) if turn else None)
         return RunStatus(
             run=self._run.record.settings.run,
+            configuration=self._run.record.settings.digest,
             state=self.word,
             turn=turn,
             num_turns=len(self._schedule.turns),

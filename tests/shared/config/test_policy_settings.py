@@ -73,3 +73,12 @@ def test_a_text_in_the_place_of_a_policy_is_its_file() -> None:
     assert PolicySettings.model_validate_json(policy.model_dump_json()) == policy, "also after it was passed on as JSON"
     with pytest.raises(ValidationError):
         PolicySettings(file=Path("policy.yaml"), least_cell=2)
+
+
+def test_the_example_and_its_document_show_every_rule() -> None:
+    root = Path(__file__).parents[3]
+    example = load(root / "configs/site/policy.example.yaml", PolicySettings)
+    table = (root / "docs/operate/policy.md").read_text()
+    rules = set(PolicySettings.model_fields) - {"file"}
+    assert example.model_fields_set == rules
+    assert {rule for rule in rules if f"`{rule}`" not in table} == set()
