@@ -7,7 +7,7 @@ header must say exactly what was released, and each byte is compared with the re
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet  # type: ignore[impor
 
 from mammofed_shared.errors import MammofedError
 from mammofed_shared.protocol.plan import Update
+from mammofed_shared.protocol.statement import metrics_digest
 from mammofed_shared.protocol.wire import CHUNK_BYTES
 from mammofed_site.audit import Audit
 from mammofed_site.wire_rules import rules_of
@@ -163,12 +164,14 @@ class Passage:
             raise HeldBack("SubmitPart: an upload begins with its header, and has one")
         if released is None or header.task_id != released.update.task_id:
             raise HeldBack("SubmitHeader.task_id: nothing was released for it")
-        if dict(header.metrics) != released.update.metrics:
+        if _without_clock(header.metrics) != _without_clock(released.update.metrics):
             raise HeldBack("SubmitHeader.metrics: not the numbers that were released")
         payload = released.update.payload
         told = (header.payload.digest, header.payload.size) if header.HasField("payload") else None
         if told != ((payload.digest, payload.size) if payload is not None else None):
             raise HeldBack("SubmitHeader.payload: not the file that was released")
+        if header.HasField("statement"):
+            _check_statement(header)
         self._next = header.offset
 
     def _chunk(self, part: Any) -> bytes:
@@ -186,6 +189,18 @@ class Passage:
         self._next += len(data)
         self._gate.num_sent = self._next
         return bytes(part.SerializeToString())
+
+
+def _without_clock(metrics: Mapping[str, float]) -> dict[str, float]:
+    """All numbers but the one that is another when a finished visit is sent again with its first statement."""
+    return {name: value for name, value in metrics.items() if name != "duration_s"}
+
+
+def _check_statement(header: Any) -> None:
+    if header.statement.metrics != metrics_digest(header.metrics):
+        raise HeldBack("Statement.metrics: not the numbers beside it")
+    if header.statement.update != header.payload.digest:
+        raise HeldBack("Statement.update: not the file that was released")
 
 
 def _identity(found: os.stat_result) -> Identity:

@@ -16,11 +16,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from mammofed_shared.errors import RefusalCode
 from mammofed_shared.protocol import federation_pb2 as pb
 from mammofed_shared.protocol.plan import TASK_ID
+from mammofed_shared.protocol.statement import MAX_FILTERS
 from mammofed_shared.protocol.wire import CHUNK_BYTES, LONG_POLL_S, PROTOCOL_VERSION, SOFTWARE_CONTRACT
 
 MOST_NUMBERS = 50_000
 """Named numbers of one answer. Histograms of 100,000 exams with bins of ten take 20,000 for two findings."""
-MOST_FILTERS = 8
 MOST_EPOCHS, MOST_STEPS = 10**5, 10**8
 MAX_REQUEST_BYTES = 4096
 """Of a certificate request."""
@@ -104,7 +104,6 @@ def task_of(site: str) -> Callable[[str], bool]:
 
 
 _DIGEST = r"[0-9a-f]{64}"
-_REVISION = r"[0-9]+(?:\.[0-9]+){0,3}\+[0-9a-f]{12}|[0-9a-f]{12,64}"
 
 
 def rules_of(site: str) -> dict[str, dict[str, Rule]]:
@@ -112,6 +111,7 @@ def rules_of(site: str) -> dict[str, dict[str, Rule]]:
     is_own = task_of(site)
     task = Rule("the task in hand", "run/round/visit/own name/kind", is_own)
     task_or_none = Rule("the task in hand, or nothing", "run/round/visit/own name/kind", lambda v: not v or is_own(v))
+    digest = _word("a SHA-256", _DIGEST, "64 hexadecimal digits")
     digest_or_none = _word("a SHA-256, or nothing", f"(?:{_DIGEST})?", "64 hexadecimal digits")
     codes = {code.value for code in RefusalCode}
     return {
@@ -122,7 +122,7 @@ def rules_of(site: str) -> dict[str, dict[str, Rule]]:
             "num_training_exams": _number("exams", 10**8),
             "num_test_exams": _number("exams", 10**8),
             "data": digest_or_none,
-            "code": _word("which code runs here", f"(?:{_REVISION})?", "version and hexadecimal digits"),
+            "code": digest_or_none,
         },
         "PollRequest": {
             "state": _one_of(
@@ -158,12 +158,10 @@ def rules_of(site: str) -> dict[str, dict[str, Rule]]:
             "size": _number("its bytes", 2**40),
         },
         "Statement": {
-            **dict.fromkeys(
-                ("previous", "configuration", "data", "state", "update", "metrics", "ledger_head"), digest_or_none
-            ),
-            "code": _word("which code runs here", f"(?:{_REVISION})?", "version and hexadecimal digits"),
+            **dict.fromkeys(("previous", "state", "update", "ledger_head"), digest_or_none),
+            **dict.fromkeys(("configuration", "code", "data", "metrics"), digest),
             "num_exams": _number("exams that were trained", 10**8),
-            "filters": _holds("Filter", "what the update went through", MOST_FILTERS),
+            "filters": _holds("Filter", "what the update went through", MAX_FILTERS),
             "signature": Rule("its key's, over all this", "ECDSA in DER, at most 72 bytes", _is_signature),
         },
         "Filter": {

@@ -140,7 +140,7 @@ def test_a_veto_in_mid_training_kills_the_worker_leaves_nothing_and_the_others_g
     _until(lambda: federation.state() == "vetoed")
     assert "we want to look at it first" not in federation.log("server") + federation.log("mayo")
     asked, stopped = (event for event in federation.audit() if event["event"] in ("veto", "stopped"))
-    assert set(asked) == {"time", "event", "by"} and stopped["code"] == "VETOED" and stopped["sent"] == 0
+    assert set(asked) == {"time", "event", "by", "previous"} and stopped["code"] == "VETOED" and stopped["sent"] == 0
 
 
 def test_a_veto_in_mid_upload_leaves_nothing_at_the_coordinator(federation: Federation) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf.descriptor import Descriptor
 
 from federation import METRICS, coordinator, make_plan, small_state
@@ -14,6 +16,7 @@ from mammofed_shared.pki import make_key
 from mammofed_shared.pki.keys import make_request
 from mammofed_shared.protocol import federation_pb2 as pb
 from mammofed_shared.protocol.plan import Update
+from mammofed_shared.protocol.statement import metrics_digest
 from mammofed_shared.protocol.wire import CALLS, CHUNK_BYTES, PROTOCOL_VERSION, SOFTWARE_CONTRACT
 from mammofed_site.audit import Audit
 from mammofed_site.gate import Gate, HeldBack
@@ -50,7 +53,7 @@ def _right() -> list[Any]:
             num_training_exams=8,
             num_test_exams=6,
             data="0" * 64,
-            code="0.1.0+0123456789ab",
+            code="0" * 64,
         ),
         pb.PollRequest(state=pb.READY, wait_s=20),
         pb.PollRequest(state=pb.TRAINING, task_id=TASK, epoch=1, step=2, num_steps=3, loss=0.5, samples_per_s=4.0),
@@ -135,6 +138,27 @@ def test_a_released_update_leaves_from_any_byte_on(tmp_path: Path, update: Updat
     assert gate.num_sent == len(data)
 
 
+SIGNATURE = make_key().sign(b"a statement", ec.ECDSA(hashes.SHA256()))
+
+
+def _statement(update: str = "", **changes: Any) -> Any:
+    digests = dict.fromkeys(("configuration", "code", "data", "state"), "1" * 64)
+    values = {**digests, "metrics": metrics_digest(METRICS), "update": update, "signature": SIGNATURE}
+    return pb.Statement(**{**values, **changes})
+
+
+def test_a_statement_leaves_with_what_it_is_about_also_when_the_visit_is_sent_again(
+    tmp_path: Path, update: Update
+) -> None:
+    gate = Gate("mayo")
+    gate.open_for(update.model_copy(update={"metrics": {**METRICS, "duration_s": 7.0}}), tmp_path / "update")
+    first = {**METRICS, "duration_s": 5.0}
+    assert update.payload is not None
+    with gate.passage() as passage:
+        said = _statement(update.payload.digest, metrics=metrics_digest(first))
+        assert passage.serialize(_header(update, metrics=first, statement=said))
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -145,9 +169,12 @@ def test_a_released_update_leaves_from_any_byte_on(tmp_path: Path, update: Updat
         ({"payload": pb.Payload(digest="0" * 64, size=1)}, "not the file that was released"),
         ({"payload": pb.Payload(digest=MRN, size=1)}, "Payload.digest"),
         ({"payload": None}, "not the file that was released"),
-        ({"statement": pb.Statement(code=MRN)}, "Statement.code"),
-        ({"statement": pb.Statement(signature=MRN.encode())}, "Statement.signature"),
-        ({"statement": pb.Statement(filters=[pb.Filter(kind=1, value=1.0)] * 9)}, "Statement.filters: more than 8"),
+        ({"statement": _statement(code=MRN)}, "Statement.code"),
+        ({"statement": _statement(signature=MRN.encode())}, "Statement.signature"),
+        ({"statement": _statement(filters=[pb.Filter(kind="CLIPPED", value=1.0)] * 17)}, "filters: more than 16"),
+        ({"statement": _statement(filters=[pb.Filter(kind="CLIPPED", value=float("inf"))])}, "Filter.value"),
+        ({"statement": _statement(update="0" * 64)}, "Statement.update: not the file"),
+        ({"statement": _statement(metrics="0" * 64)}, "Statement.metrics: not the numbers"),
     ],
 )
 def test_a_header_says_what_was_released_and_nothing_else(
