@@ -22,6 +22,7 @@ from mammofed_shared.models.image_encoder import ImageEncoder
 from mammofed_shared.models.text_encoder import TextEncoder
 from mammofed_shared.training import text, zero
 from mammofed_shared.training.engine import Engine
+from mammofed_shared.training.gradient_term import ProximalTerm
 from mammofed_shared.training.group import WorkerGroup, shares_of
 from mammofed_shared.training.hardware import Hardware
 from mammofed_shared.training.kept import average_buffers, load_moments, save_moments
@@ -113,11 +114,18 @@ def gradients(hardware: Hardware, count: int, batch_norm: str, options: dict[str
 
 
 def steps(
-    hardware: Hardware, count: int, num_steps: int, folder: str, start_from: str | None, log_scale: float | None = None
+    hardware: Hardware,
+    count: int,
+    num_steps: int,
+    folder: str,
+    start_from: str | None,
+    log_scale: float | None = None,
+    mu: float = 0.0,
 ) -> dict[str, Any]:
     """Weights before and after some steps; moments are read from ``start_from`` and written to ``folder``.
 
-    Stage 3 of ZeRO divides every parameter here, however small. ``log_scale`` is the model's in place of its own.
+    Stage 3 of ZeRO divides every parameter here, however small. ``log_scale`` is the model's in place of its own,
+    ``mu`` FedProx's.
     """
     zero.KEPT_WHOLE = 0
     group = WorkerGroup(hardware)
@@ -126,7 +134,7 @@ def steps(
         model.log_scale.data.fill_(log_scale)
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     task = SmallTask(model, group, count)
-    engine = make_engine(model, group, OptimizerSettings(), "fp32")
+    engine = make_engine(model, group, OptimizerSettings(), "fp32", ProximalTerm(model, mu) if mu else None)
     if start_from is not None:
         load_moments(Path(start_from), model, shapes, engine)
     before = {name: array.copy() for name, array in engine.weights().items()}

@@ -67,7 +67,7 @@ def _begun(run: RunState, turn: int) -> dict[str, Any]:
         "consortium": record.settings.consortium,
         "root": _root(run),
         "configuration": record.settings.digest,
-        "strategy": record.settings.schedule.kind,
+        "strategy": record.settings.schedule.in_words,
         "task": digest_of(record.spec.model_dump(mode="json")),
         "text_encoder": record.text_encoder,
         "code": manifest.code,

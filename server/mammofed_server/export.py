@@ -26,6 +26,7 @@ from mammofed_shared.config.text_encoder import folder_digest
 from mammofed_shared.errors import CheckpointError, StateError
 from mammofed_shared.files import write_whole
 from mammofed_shared.protocol.payload import Payload
+from mammofed_shared.protocol.task_spec import CONTROL
 
 INTENSITY_MEAN, INTENSITY_STD = 0.3089279, 0.25053555408335154
 """As in models/image_encoder.py, which cannot be imported here: it loads torch (held equal by a test)."""
@@ -55,7 +56,7 @@ def export_checkpoint(checkpoint: Path, text_encoder: Path, output: Path) -> Non
     shutil.rmtree(temporary, ignore_errors=True)
     task = manifest.settings.task
     with payload:
-        rest = {name: payload[name] for name in payload if not name.startswith((_IMAGE, _TEXT))}
+        rest = {name: payload[name] for name in payload if not name.startswith((_IMAGE, _TEXT, CONTROL))}
         _copy_configuration(text_encoder, temporary / "text_encoder")
         weights = temporary / "text_encoder" / "model.safetensors"
         if isinstance(task, PretrainSettings):

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from mammofed_server.controls import add_controls, with_controls
 from mammofed_server.run_state import RunRecord, RunState
 from mammofed_shared.config.run import RunSettings
 from mammofed_shared.config.text_encoder import folder_digest, locate_text_encoder
@@ -41,6 +42,10 @@ def begin_run(settings: RunSettings, make_state: MakeState = make_in_process_of_
         raise StateError("the run's first state could not be made; see the message above")
     state = work / "state.safetensors"
     spec = TaskSpec.model_validate_json((work / "spec.json").read_text(encoding="utf-8"))
+    if any(phase.has_controls for phase in settings.schedule.each_phase):
+        add_controls(state, spec, work / "with-controls.safetensors")
+        state.unlink()
+        state, spec = work / "with-controls.safetensors", with_controls(spec)
     record = RunRecord(settings=settings, spec=spec, text_encoder=folder_digest(text_encoder))
     run = RunState.begin(folder, record, state, reference_of(state))
     state.unlink()  # the checkpoint holds a link to it

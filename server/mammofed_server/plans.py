@@ -1,7 +1,7 @@
 """Makes plans: the one place where a run's settings become what a site is asked."""
 
 from mammofed_server.run_state import RunState
-from mammofed_server.schedule import Schedule, Visit
+from mammofed_server.schedule import Schedule, Turn, Visit
 from mammofed_shared.checkpoint import Manifest
 from mammofed_shared.protocol.plan import Plan
 
@@ -11,11 +11,11 @@ class PlanMaker:
 
     def __init__(self, run: RunState, schedule: Schedule) -> None:
         self._run = run
-        self._schedule = schedule
+        self._epochs_total = schedule.epochs_total
+        self._has_controls = any(tensor.kind == "control" for tensor in run.record.spec.tensors.values())
         settings = run.record.settings
         self._of_every_plan = {
             "run": settings.run,
-            "epochs_total": schedule.epochs_total,
             "rounds_total": settings.schedule.rounds,
             "seed": settings.seed,
             "task": settings.task,
@@ -24,8 +24,8 @@ class PlanMaker:
             "configuration": settings.digest,
         }
 
-    def training(self, visit: Visit, before: Manifest, num_sites: int) -> Plan:
-        """One visit of a turn that starts from ``before``, of as many sites together."""
+    def training(self, turn: Turn, visit: Visit, before: Manifest) -> Plan:
+        """One visit of a turn that starts from ``before``."""
         return Plan(
             task_id=visit.task_id(self._run.record.settings.run),
             round=visit.round,
@@ -34,9 +34,12 @@ class PlanMaker:
             kind="train",
             epochs=visit.epochs,
             epochs_before=visit.epochs_before,
+            epochs_total=visit.epochs_total,
             moments_from=before.moments.get(visit.site),
             state=before.state,
-            num_sites=num_sites,
+            num_sites=len(turn.visits),
+            proximal_mu=turn.phase.proximal_mu,
+            control_variates=self._has_controls,
             ledger_head=self._head(before.turn),
             **self._of_every_plan,
         )
@@ -61,6 +64,8 @@ class PlanMaker:
             kind=kind,
             epochs=0,
             epochs_before=0,
+            epochs_total=self._epochs_total,
+            control_variates=self._has_controls and kind == "evaluate",
             num_sites=1,
             ledger_head=self._head(turn),
             **state,

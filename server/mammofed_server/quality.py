@@ -16,7 +16,6 @@ from mammofed_server.control import Control
 from mammofed_server.grid import FileGrid
 from mammofed_server.plans import PlanMaker
 from mammofed_server.run_state import QualityRecord, RunState
-from mammofed_server.schedule import make_schedule
 from mammofed_shared.errors import RefusalCode, RunStopped
 from mammofed_shared.protocol.flower import plan_message, update_of
 from mammofed_shared.protocol.plan import Plan
@@ -42,7 +41,7 @@ def ask_once(run: RunState, grid: FileGrid, control: Control) -> None:
         RunCancelled: the lead cancelled the run meanwhile.
     """
     settings = run.record.settings
-    plan_maker = PlanMaker(run, make_schedule(settings.schedule, settings.training_sites))
+    plan_maker = PlanMaker(run, run.schedule())
     plans = {site: plan_maker.query(site) for site in settings.sites}
     if run.quality() is not None:
         grid.forget(plan.task_id for plan in plans.values())  # killed between commit and forget

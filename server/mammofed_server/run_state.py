@@ -15,6 +15,7 @@ from typing import Literal, Protocol
 
 from pydantic import ValidationError
 
+from mammofed_server.schedule import Schedule, SitesOfRound, make_schedule
 from mammofed_shared.checkpoint import (
     STATE_FILE,
     Contribution,
@@ -157,10 +158,22 @@ class RunState:
         contributions: tuple[Contribution, ...],
         failures: tuple[Failure, ...],
         mean: tuple[Path, PayloadReference] | None,
+        *,
+        optimizer: Mapping[str, tuple[Path, PayloadReference]] | None = None,
+        norms: Mapping[str, float] | None = None,
     ) -> Manifest:
-        """Commit a turn: the state becomes ``mean`` (a payload file that is adopted), or stays when there is none."""
+        """Commit a turn: the state becomes ``mean`` (a payload file that is adopted), or stays when there is none.
+
+        Args:
+            optimizer: files of the coordinator's optimizer, by their names in the checkpoint, adopted as well. None:
+                those of the checkpoint before stay.
+            norms: site → L2 norm of what it changed, where the turn clips.
+        """
         before = self.manifest(turn - 1)
         source, reference = mean if mean is not None else (self.state_path(turn - 1), before.state)
+        if optimizer is None:
+            folder = self.checkpoint_folder(turn - 1)
+            optimizer = {name: (folder / name, digest) for name, digest in before.optimizer.items()}
         moments = {**before.moments, **{item.site: item.task_id for item in contributions}}
         manifest = self._manifest(turn, round_number, reference).model_copy(
             update={
@@ -168,10 +181,14 @@ class RunState:
                 "failures": failures,
                 "skipped": (*before.skipped, *failures),
                 "moments": moments,
+                "optimizer": {name: digest for name, (_, digest) in optimizer.items()},
+                "norms": norms or {},
                 "previous": before.state.digest,
             }
         )
-        written = write_checkpoint(self.checkpoint_folder(turn), manifest, link_state(source, reference))
+        beside = {name: path for name, (path, _) in optimizer.items()}
+        place = link_state(source, reference)
+        written = write_checkpoint(self.checkpoint_folder(turn), manifest, place, beside)
         self._enter()
         return written
 
@@ -191,6 +208,16 @@ class RunState:
             text_encoder=self.record.text_encoder,
             code=code_revision(),
         )
+
+    def schedule(self, members: SitesOfRound | None = None) -> Schedule:
+        """All turns of the run, as its files decide them.
+
+        Args:
+            members: who is in the run in each round; None: the sites that it began with, in all of them.
+        """
+        settings, held = self.record.settings, self.quality()
+        sizes = {site: counts.get("num_exams", 0.0) for site, counts in held.counts.items()} if held else None
+        return make_schedule(settings.schedule, settings.sites, members=members, seed=settings.seed, sizes=sizes)
 
     def commit_quality(self, record: QualityRecord) -> None:
         """Commit what every site has told of its data."""

@@ -11,7 +11,6 @@ from rich.table import Table
 
 from mammofed_server.pooled import without_histograms
 from mammofed_server.run_state import RunState
-from mammofed_server.schedule import Schedule, make_schedule
 from mammofed_server.sites import SiteBoard, SiteStatus
 from mammofed_shared.checkpoint import Failure
 from mammofed_shared.config.base import Settings
@@ -71,10 +70,9 @@ class StatusWriter:
     """Writes ``status.json`` once a second while a run is going on."""
 
     def __init__(self, run: RunState, board: SiteBoard) -> None:
-        settings = run.record.settings
         self._run = run
         self._board = board
-        self._schedule: Schedule = make_schedule(settings.schedule, settings.training_sites)
+        self._schedule = run.schedule()
         self._begin_turn = run.last_turn()
         self._begin_s = time.monotonic()
         self._stop = threading.Event()

@@ -1,30 +1,29 @@
-"""Flower strategies whose weights stay in files: alternating epochs (the paper's schedule) and FedAvg.
+"""The Flower strategy whose weights stay in files: each turn's updates are folded as its phase says (folding.py).
 
 Flower's own ``Strategy.start`` runs the rounds; each of its rounds is one turn of our schedule. Everything between
 two turns is on disk, so a strategy that starts again goes on with the first turn that is not committed.
 """
 
 import logging
-from abc import abstractmethod
+import shutil
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAvg, Strategy
+from flwr.serverapp.strategy import Strategy
 
-from mammofed_server.aggregation import weighted_mean
 from mammofed_server.attendance import Attendance, check_quorum
 from mammofed_server.control import Control
+from mammofed_server.folding import Folded, SiteUpdate, fold
 from mammofed_server.grid import FileGrid
 from mammofed_server.plans import PlanMaker
 from mammofed_server.run_state import EvaluationRecord, RunState
-from mammofed_server.schedule import Turn, Visit, make_schedule
+from mammofed_server.schedule import Turn, Visit
 from mammofed_shared.checkpoint import Contribution, Failure
 from mammofed_shared.errors import RefusalCode, RunStopped
 from mammofed_shared.protocol.flower import plan_message, update_of
-from mammofed_shared.protocol.plan import PayloadReference
 from mammofed_shared.protocol.statement import Countersigned
 
 logger = logging.getLogger(__name__)
@@ -33,11 +32,9 @@ _MISSING = frozenset({RefusalCode.ABSENT.value, RefusalCode.VETOED.value})
 """Codes of visits that were given up by ``on_absence``, or by the hospital's own word."""
 _REMEDY = "See docs/operate/errors.md; `fl-server resume` and a new start try again."
 
-Fold = tuple[Path, PayloadReference]
-
 
 class FileStrategy(Strategy):
-    """What both schedules share: plans from the last checkpoint, updates folded into the next one."""
+    """Plans from the last checkpoint, updates folded into the next one, turn after turn."""
 
     def __init__(self, run: RunState, control: Control) -> None:
         super().__init__()
@@ -45,7 +42,7 @@ class FileStrategy(Strategy):
         self._run = run
         self._control = control
         self._settings = settings
-        self._schedule = make_schedule(settings.schedule, settings.training_sites)
+        self._schedule = run.schedule()
         self._plans = PlanMaker(run, self._schedule)
         self._done = run.last_turn()
         self._grid: FileGrid | None = None
@@ -82,7 +79,7 @@ class FileStrategy(Strategy):
 
     def _training_message(self, turn: Turn, visit: Visit) -> Message:
         before = self._run.manifest(turn.number - 1)
-        plan = self._plans.training(visit, before, len(turn.visits))
+        plan = self._plans.training(turn, visit, before)
         return plan_message(plan, self._run.state_path(turn.number - 1), self._file_grid.node_of(visit.site))
 
     def aggregate_train(
@@ -120,8 +117,17 @@ class FileStrategy(Strategy):
                 )
             )
         self._check_failures(turn.round, failures)
-        mean = self._fold(contributions, paths) if contributions else None
-        self._run.commit(turn.number, turn.round, tuple(contributions), tuple(failures), mean)
+        folded = self._fold(turn, contributions, paths)
+        self._run.commit(
+            turn.number,
+            turn.round,
+            tuple(contributions),
+            tuple(failures),
+            folded.state,
+            optimizer=folded.optimizer,
+            norms=folded.norms,
+        )
+        shutil.rmtree(self._work, ignore_errors=True)
         self._file_grid.forget(visit.task_id(self._settings.run) for visit, _ in answers)
         logger.info("turn %d of %d committed", turn.number, len(self._schedule.turns))
         return None, None
@@ -162,9 +168,23 @@ class FileStrategy(Strategy):
         last = self._run.manifest(self._done)
         return (*last.contributions, *last.failures)
 
-    @abstractmethod
-    def _fold(self, contributions: list[Contribution], paths: list[Path]) -> Fold:
-        """The next state, made of at least one update."""
+    def _fold(self, turn: Turn, contributions: list[Contribution], paths: list[Path]) -> Folded:
+        """The next state, if any update came."""
+        key = self._run.record.spec.weight_key
+        equal = turn.phase.weighting == "equal"
+        updates = [
+            SiteUpdate(item.site, path, item.update, 1.0 if equal else item.metrics[key])
+            for item, path in zip(contributions, paths, strict=True)
+        ]
+        before = self._run.checkpoint_folder(turn.number - 1)
+        folded = fold(turn, before, updates, self._run.record.spec, self._work)
+        for site, norm in folded.norms.items():
+            logger.info("site %s, round %d: changed the state by a norm of %.4g", site, turn.round, norm)
+        return folded
+
+    @property
+    def _work(self) -> Path:
+        return self._run.folder / "folding"
 
     # ── evaluation ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -239,7 +259,7 @@ class FileStrategy(Strategy):
         logger.info(
             "run %s: %s, turn %d of %d next",
             self._settings.run,
-            type(self).__name__,
+            self._settings.schedule.in_words,
             self._done + 1,
             len(self._schedule.turns),
         )
@@ -253,29 +273,6 @@ class FileStrategy(Strategy):
         return self._grid
 
 
-class AlternatingEpochs(FileStrategy):
-    """One site after the other; the state that a site returns is the next site's (paper, section Training)."""
-
-    def _fold(self, contributions: list[Contribution], paths: list[Path]) -> Fold:
-        """The one update of the turn, adopted as it is: no byte is copied."""
-        return paths[0], contributions[0].update
-
-
-class StreamedFedAvg(FileStrategy, FedAvg):
-    """All sites at once, then the mean; equal to Flower's FedAvg, but folded from files tensor by tensor."""
-
-    def _fold(self, contributions: list[Contribution], paths: list[Path]) -> Fold:
-        """The mean of the turn's updates, weighed as the schedule says."""
-        key = self._run.record.spec.weight_key
-        equal = self._settings.schedule.weighting == "equal"
-        weights = [1.0 if equal else item.metrics[key] for item in contributions]
-        target = self._run.folder / "mean.safetensors"
-        reference = weighted_mean(list(zip(paths, weights, strict=True)), self._run.record.spec, target)
-        return target, reference
-
-
 def make_strategy(run: RunState, control: Control) -> FileStrategy:
-    """The strategy that the run's schedule names."""
-    if run.record.settings.schedule.kind == "fedavg":
-        return StreamedFedAvg(run, control)
-    return AlternatingEpochs(run, control)
+    """The strategy of the run's schedule."""
+    return FileStrategy(run, control)

@@ -1,6 +1,7 @@
 """A checkpoint: the joint state after a turn, and a manifest that says how it came to be. Written whole or not at all.
 
 <checkpoint>/state.safetensors      all exchanged tensors
+<checkpoint>/…-moments.safetensors  of the coordinator's optimizer, where the run has one
 <checkpoint>/manifest.json          a Manifest
 <checkpoint>/seals.json             Seals of all other files here, to find a changed byte by; the ledger has its seal
 """
@@ -60,6 +61,10 @@ class Manifest(Settings):
     moments: Mapping[str, str] = {}
     """Site → task whose optimizer moments the site goes on from."""
     state: PayloadReference
+    optimizer: Mapping[str, PayloadReference] = {}
+    """Files of the coordinator's optimizer beside the state, by name."""
+    norms: Mapping[str, float] = {}
+    """Site → L2 norm of what its update changed, before it was clipped; of turns that clip."""
     previous: Digest | None = None
     """Digest of the state before this turn."""
     settings: RunSettings
@@ -75,13 +80,19 @@ class Seals(Settings):
     files: Mapping[str, Seal]
 
 
-def write_checkpoint(folder: Path, manifest: Manifest, place_state: Callable[[Path], PayloadReference]) -> Manifest:
+def write_checkpoint(
+    folder: Path,
+    manifest: Manifest,
+    place_state: Callable[[Path], PayloadReference],
+    beside: Mapping[str, Path] | None = None,
+) -> Manifest:
     """Commit a checkpoint by renaming a finished folder; a kill at any moment leaves either none or all of it.
 
     Args:
         folder: the final folder; must not exist.
         manifest: its ``state`` is replaced by what ``place_state`` returns.
         place_state: puts the state file at the path that it is given.
+        beside: name → file that is adopted under that name, without a copy.
 
     Returns:
         The manifest as written.
@@ -91,6 +102,8 @@ def write_checkpoint(folder: Path, manifest: Manifest, place_state: Callable[[Pa
         shutil.rmtree(temporary)
     temporary.mkdir(parents=True)
     reference = place_state(temporary / STATE_FILE)
+    for name, source in (beside or {}).items():
+        os.link(source, temporary / name)
     complete = manifest.model_copy(update={"state": reference})
     write_whole(temporary / MANIFEST_FILE, complete.model_dump_json(indent=1))
     write_whole(temporary / SEALS_FILE, _seals(temporary, reference).model_dump_json(indent=1))
@@ -133,7 +146,8 @@ def read_checkpoint(folder: Path) -> tuple[Manifest, Payload]:
     """A checkpoint, verified against its manifest: the one way to read one.
 
     Raises:
-        CheckpointError: the state is missing, or is not the one whose digest the manifest holds.
+        CheckpointError: the state, or a file of the coordinator's optimizer, is missing or is not the one whose digest
+            the manifest holds.
     """
     manifest = read_manifest(folder)
     path = folder / STATE_FILE
@@ -143,4 +157,7 @@ def read_checkpoint(folder: Path) -> tuple[Manifest, Payload]:
         raise CheckpointError(f"{folder}: the state is missing: {error.strerror}") from error
     if found != manifest.state:
         raise CheckpointError(f"{folder}: expected state {manifest.state.digest}, found {found.digest}")
+    for name, expected in manifest.optimizer.items():
+        if not (folder / name).exists() or reference_of(folder / name) != expected:
+            raise CheckpointError(f"{folder}: {name} is missing, or is not the one whose digest the manifest holds")
     return manifest, Payload(path)

@@ -66,24 +66,28 @@ def probe_site(settings: SiteSettings, plan: Plan) -> Forecast:
 def plan_of_run(settings: SiteSettings, path: Path) -> Plan:
     """A visit as the lead's file will ask this site for it."""
     run = load(path, RunSettings)
-    epochs = run.schedule.epochs
-    if isinstance(epochs, int):
-        epochs = (epochs,) * len(run.training_sites)
-    own = [count for site, count in zip(run.training_sites, epochs, strict=True) if site == settings.site]
+    own = [
+        (epochs, phase)
+        for phase in run.schedule.each_phase
+        for site, epochs in phase.visits(run.sites, run.sites)
+        if site == settings.site
+    ]
     if not own:
         raise ConfigurationError(f"{path}: {settings.site} does not train in this run: {', '.join(run.training_sites)}")
     # The lead's folder may not be here; then the site's own stands for it, until the plan that comes names its digest.
     encoder = run.text_encoder if (run.text_encoder / "config.json").is_file() else settings.text_encoder
     return _as_asked(
         settings,
-        max(own),
+        max(epochs for epochs, _ in own),
         run=run.run,
         task=run.task,
         preprocessing=run.preprocessing.digest,
         text_encoder=folder_digest(encoder),
         configuration=run.digest,
         rounds_total=run.schedule.rounds,
-        num_sites=len(set(run.training_sites)) if run.schedule.kind == "fedavg" else 1,
+        num_sites=min(len(phase.visits(run.sites, run.sites)) if phase.kind == "fedavg" else 1 for _, phase in own),
+        proximal_mu=max(phase.proximal_mu for _, phase in own),
+        control_variates=any(phase.has_controls for _, phase in own),
     )
 
 
@@ -102,6 +106,7 @@ def last_plan(settings: SiteSettings) -> Plan:
     trained = [order.plan.epochs for order in orders if order.plan.kind == "train" and order.plan.run == plan.run]
     epochs = trained[0] if trained else 1
     kept = {"run", "task", "preprocessing", "text_encoder", "configuration", "rounds_total", "num_sites"}
+    kept |= {"proximal_mu", "control_variates"}
     return _as_asked(settings, epochs, **{name: getattr(plan, name) for name in kept})
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from mammofed_shared.config.policy import PolicySettings
 from mammofed_shared.errors import RefusalCode, Refused
 from mammofed_shared.protocol.payload import Payload
+from mammofed_shared.protocol.task_spec import CONTROL
 
 _BLOCK = 2**20
 _STATISTICS = ("running_mean", "running_var")
@@ -18,7 +19,8 @@ _FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 
 
 def update_norm(state: Path, update: Path) -> float:
-    """L2 norm of update − state over all floating-point tensors but running statistics.
+    """L2 norm of update − state over all floating-point tensors but running statistics and control variates, of which
+    an update brings the change alone.
 
     Number types may differ. Memory stays at a few blocks.
 
@@ -30,7 +32,8 @@ def update_norm(state: Path, update: Path) -> float:
         if set(came.entries) != set(leaves.entries):
             raise Refused(RefusalCode.TENSOR_NAMES, "the update's tensors are not those of the state that came")
         for name, entry in leaves.entries.items():
-            if entry.dtype not in _FLOATS or name.rpartition(".")[2] in _STATISTICS:
+            is_carried = name.rpartition(".")[2] in _STATISTICS or name.startswith(CONTROL)
+            if entry.dtype not in _FLOATS or is_carried:
                 continue
             if entry.shape != came.entries[name].shape:
                 raise Refused(RefusalCode.TENSOR_SHAPE, f"{name}: {entry.shape} instead of {came.entries[name].shape}")

@@ -4,7 +4,8 @@
     <site folder>/visits/<task>/state.safetensors    the state that came
     <site folder>/visits/<task>/checkpoint.safetensors, received.json    where the group goes on after a kill
     <site folder>/visits/<task>/result/              what the group made; renamed into place when it is whole
-        update.safetensors  metrics.json  timing.json  moments.safetensors  scores.csv  counted.json
+        update.safetensors  metrics.json  timing.json  moments.safetensors  control.safetensors  scores.csv
+        counted.json
 
 Processes are forked from a server process that has torch loaded (multiprocessing's forkserver), so a visit starts in
 milliseconds and each starts fresh. They get neither certificate nor the coordinator's address. When one fails or dies
@@ -65,6 +66,8 @@ class VisitOrder(Settings):
     state: Path | None
     moments: Path | None
     """Optimizer moments to go on from; None: fresh ones."""
+    control: Path | None = None
+    """The site's own control variate (SCAFFOLD) to go on from; None: 0."""
     is_probe: bool = False
     """Only find out what the visit would take (`site-client plan`); there is no state then."""
 
@@ -145,7 +148,11 @@ def data_of(settings: SiteSettings, task_id: str) -> str:
 
 
 def make_order(settings: SiteSettings, plan: Plan, state: Path | None, *, is_probe: bool = False) -> VisitOrder:
-    """What a worker group of this site is told to do for a plan."""
+    """What a worker group of this site is told to do for a plan.
+
+    Raises:
+        VisitFailed: SETTINGS, when the site's control variate is lost.
+    """
     return VisitOrder(
         plan=plan,
         datasets=tuple((dataset.name, settings.prepared_folder(dataset)) for dataset in settings.datasets),
@@ -157,6 +164,7 @@ def make_order(settings: SiteSettings, plan: Plan, state: Path | None, *, is_pro
         log_file=settings.folder / "worker.log",
         state=state,
         moments=_moments(settings, plan),
+        control=_control(settings, plan),
         is_probe=is_probe,
     )
 
@@ -230,6 +238,21 @@ def _moments(settings: SiteSettings, plan: Plan) -> Path | None:
     if not path.exists():
         logger.warning("the optimizer moments of %s are not here; this visit starts with fresh ones", plan.moments_from)
         return None
+    return path
+
+
+def _control(settings: SiteSettings, plan: Plan) -> Path | None:
+    """The site's own control variate after the visit that the plan goes on from."""
+    if not plan.control_variates or plan.kind != "train" or plan.moments_from is None:
+        return None
+    path = visit_folder(settings, plan.moments_from) / "result" / "control.safetensors"
+    if not path.exists():
+        raise VisitFailed(
+            RefusalCode.SETTINGS,
+            f"the control variate of {plan.moments_from} is not in this site's folder any more. The common one still "
+            "holds it, so any other would pull this site aside for the rest of the run: bring the folder back, or ask "
+            "the lead to go on without this site",
+        )
     return path
 
 

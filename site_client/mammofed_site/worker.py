@@ -63,6 +63,7 @@ def _do_with_model(order: VisitOrder, folder: Path, rank: int, report: Callable[
         out=out,
         kept=folder,
         checkpoint_every_s=60 * order.worker.checkpoint_every_min,
+        control=order.control,
     )
     do = train_visit if order.plan.kind == "train" else evaluate_visit
     do(order.plan, files, data, hardware, report)

@@ -98,8 +98,8 @@ _COORDINATOR = {
 }
 
 _AGGREGATION = {
-    "in the midst of the mean": "mammofed_server.aggregation:_mean@before#9",
-    "the mean is written, no checkpoint": "mammofed_server.strategies:weighted_mean@after#1",
+    "in the midst of the mean": "mammofed_server.folding:mean@before#9",
+    "the mean is written, no checkpoint": "mammofed_server.strategies:fold@after#1",
 }
 
 _PARENT = {

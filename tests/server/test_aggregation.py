@@ -148,13 +148,14 @@ def test_memory_grows_neither_with_sites_nor_with_the_model(tmp_path: Path, monk
 
 
 def _fold(run: RunState, paths: list[Path], exams: list[float]) -> Arrays:
+    turn = run.schedule().turns[0]
     contributions = [
         Contribution(site=f"site{number}", task_id="t", update=reference_of(path), metrics={"num_exams": weight})
         for number, (path, weight) in enumerate(zip(paths, exams, strict=True))
     ]
-    folded, reference = make_strategy(run, Control(run.folder))._fold(contributions, paths)
-    assert reference == reference_of(folded)
-    return _read(folded)
+    folded = make_strategy(run, Control(run.folder))._fold(turn, contributions, paths)
+    assert folded.state is not None and folded.state[1] == reference_of(folded.state[0])
+    return _read(folded.state[0])
 
 
 def _small_updates(folder: Path, count: int) -> tuple[list[Path], list[Arrays]]:

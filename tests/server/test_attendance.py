@@ -76,7 +76,7 @@ def test_a_site_stands_in_when_it_is_there(tmp_path: Path) -> None:
     assert attendance.may_be_given_up(mayo, ["central", "emory"])
     attendance.miss(mayo)
     assert not attendance.can_spare()
-    attendance.expect(Visit(2, 1, "emory", 1, 1))
+    attendance.expect(Visit(2, 1, "emory", 1, 1, 4))
     assert attendance.can_spare() and not attendance.may_be_given_up(emory, ["central"])
 
 

@@ -16,6 +16,7 @@ from mammofed_server.initial import begin_run
 from mammofed_server.run_state import RunState
 from mammofed_shared.config.text_encoder import folder_digest
 from mammofed_shared.protocol.payload import Payload
+from mammofed_shared.protocol.task_spec import CONTROL
 from prepared import TEXT_ENCODER
 from runs import small_run_settings
 
@@ -73,3 +74,25 @@ def test_an_encoder_named_as_at_the_hub_is_the_runs_by_the_digest_of_its_files(
     assert run.record.text_encoder == folder_digest(snapshot)
     assert run.record.settings.text_encoder == Path("some/encoder"), "the name stays what the lead wrote"
     assert run.record.spec.task == "text" and "masked_head.bias" in run.record.spec.tensors
+
+
+def test_a_run_of_scaffold_begins_with_control_variates_of_nothing(tmp_path: Path) -> None:
+    text = {"name": "text", "text_encoder": {"weights": "none"}}
+    schedule = {"kind": "fedavg", "rounds": 1, "weighting": "equal", "strategy": {"name": "scaffold"}}
+    folder = tmp_path / "scaffold"
+    run = begin_run(small_run_settings(folder, task=text, text_encoder=str(TEXT_ENCODER), schedule=schedule), make_here)
+    plain = begin(tmp_path / "plain", text)
+
+    spec = run.record.spec.tensors
+    parameters = {name for name, tensor in spec.items() if tensor.kind == "parameter"}
+    assert {name for name, tensor in spec.items() if tensor.kind == "control"} == {
+        CONTROL + name for name in parameters
+    }
+    assert dict(plain.record.spec.tensors) == {name: item for name, item in spec.items() if item.kind != "control"}
+    with Payload(run.state_path(0)) as state, Payload(plain.state_path(0)) as without:
+        assert set(state) == set(spec)
+        assert all(np.array_equal(state[name], without[name]) for name in without)
+        for name in parameters:
+            assert state[CONTROL + name].shape == state[name].shape and not state[CONTROL + name].any()
+    run.verify_last()
+    assert not list((folder / "initial").glob("*.safetensors")), "the checkpoint holds the only file"

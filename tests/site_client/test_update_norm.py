@@ -67,3 +67,9 @@ def test_other_tensors_than_came_have_no_norm(tmp_path: Path, replaced: dict[str
     with pytest.raises(Refused) as caught:
         update_norm(tmp_path / "state", tmp_path / "update")
     assert caught.value.code is code
+
+
+def test_control_variates_do_not_count_for_an_update_brings_their_change(tmp_path: Path) -> None:
+    small_state(tmp_path / "state", 1.0, **{"control/layer.weight": np.full((4, 3), 100.0, np.float32)})
+    small_state(tmp_path / "update", 3.0, **{"control/layer.weight": np.zeros((4, 3), np.float32)})
+    assert update_norm(tmp_path / "state", tmp_path / "update") == pytest.approx(np.sqrt(12 * 4))

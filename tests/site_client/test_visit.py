@@ -20,7 +20,15 @@ from mammofed_shared.errors import RefusalCode, VisitFailed
 from mammofed_shared.protocol.plan import PayloadReference, Plan, Progress
 from mammofed_site import visit
 from mammofed_site.disclosure import Counts
-from mammofed_site.visit import Monitor, VisitCancelled, forget_result, remove_old_visits, run_visit, visit_folder
+from mammofed_site.visit import (
+    Monitor,
+    VisitCancelled,
+    forget_result,
+    make_order,
+    remove_old_visits,
+    run_visit,
+    visit_folder,
+)
 from small_counts import COUNTS
 
 LONGEST_S = 60.0
@@ -337,3 +345,18 @@ def test_ctrl_c_while_a_worker_starts_is_a_ctrl_c(settings: SiteSettings, monkey
     monkeypatch.setattr(visit.worker_context().Process, "start", interrupted)
     with pytest.raises(KeyboardInterrupt):
         _do(settings, _plan(), "done")
+
+
+def test_a_site_that_lost_its_control_variate_refuses_and_one_that_never_had_any_begins_with_none(
+    settings: SiteSettings,
+) -> None:
+    first = _plan(1, control_variates=True)
+    assert make_order(settings, first, None).control is None
+    second = _plan(2, control_variates=True, moments_from=first.task_id)
+    with pytest.raises(VisitFailed, match=r"SETTINGS: the control variate of test/r0001/v00001/mayo/train is not in"):
+        make_order(settings, second, None)
+    kept = visit_folder(settings, first.task_id) / "result" / "control.safetensors"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("kept")
+    assert make_order(settings, second, None).control == kept
+    assert make_order(settings, _plan(2, moments_from=first.task_id), None).control is None, "no plan asks for it"

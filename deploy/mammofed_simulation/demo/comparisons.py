@@ -13,7 +13,8 @@ from pathlib import Path
 import yaml
 
 from mammofed_server.schedule import Visit, make_schedule
-from mammofed_shared.config.run import EvaluationSettings, RunSettings, ScheduleSettings
+from mammofed_shared.config.run import EvaluationSettings, RunSettings
+from mammofed_shared.config.schedule import ScheduleSettings
 from mammofed_shared.config.site import SiteSettings
 from mammofed_shared.files import write_whole
 from mammofed_simulation.demo.configuration import DemoConfigs, write_settings

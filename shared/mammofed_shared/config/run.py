@@ -9,24 +9,8 @@ from pydantic import Field, model_validator
 
 from mammofed_shared.config.base import Settings, Slug
 from mammofed_shared.config.preprocessing import PreprocessingSettings
+from mammofed_shared.config.schedule import ScheduleSettings
 from mammofed_shared.config.tasks import TaskSettings
-
-Epochs = Annotated[int, Field(ge=1, le=1000)]
-
-
-class ScheduleSettings(Settings):
-    """Who trains when."""
-
-    kind: Literal["alternating", "fedavg"] = "alternating"
-    """`alternating`: one site after the other, the paper's schedule; `fedavg`: all sites at once, then the mean."""
-    rounds: int = Field(ge=1, le=100_000)
-    """In a round every scheduled site trains once."""
-    order: tuple[Slug, ...] = ()
-    """Sites that train, in this order; a site may stand in it twice. Empty: all sites of the run, as listed."""
-    epochs: Epochs | tuple[Epochs, ...] = 1
-    """Local epochs of one visit; a list gives each entry of `order` its own (`alternating` only)."""
-    weighting: Literal["exams", "equal"] = "exams"
-    """Weight of a site's update in `fedavg`."""
 
 
 class EvaluationSettings(Settings):
@@ -94,22 +78,11 @@ class RunSettings(Settings):
     def _sites_exist(self) -> "RunSettings":
         if len(set(self.sites)) != len(self.sites):
             raise ValueError(f"sites names a site twice: {', '.join(self.sites)}")
-        for where, names in (
-            ("schedule.order", self.schedule.order),
-            ("evaluation.sites", self.evaluation.sites),
-        ):
-            for name in names:
-                if name not in self.sites:
-                    raise ValueError(f"{where} names {name!r}, which is not one of sites: {', '.join(self.sites)}")
+        for name in self.evaluation.sites:
+            if name not in self.sites:
+                raise ValueError(f"evaluation.sites names {name!r}, which is not one of sites: {', '.join(self.sites)}")
+        self.schedule.check_sites(self.sites)
         self._check_rounds()
-        if isinstance(self.schedule.epochs, tuple):
-            if self.schedule.kind == "fedavg":
-                raise ValueError("schedule.epochs must be one number for fedavg: all sites train equally long")
-            if len(self.schedule.epochs) != len(self.training_sites):
-                num_epochs, num_visits = len(self.schedule.epochs), len(self.training_sites)
-                raise ValueError(f"schedule.epochs lists {num_epochs} numbers for {num_visits} visits a round")
-        if self.schedule.kind == "fedavg" and len(set(self.schedule.order)) != len(self.schedule.order):
-            raise ValueError("schedule.order names a site twice, which fedavg cannot run at the same time")
         return self
 
     def _check_rounds(self) -> None:
@@ -120,6 +93,7 @@ class RunSettings(Settings):
             )
         if self.quorum is not None and self.quorum > num_sites:
             raise ValueError(f"quorum is {self.quorum}, but {num_sites} sites train")
+        self.schedule.check_quorum(self.quorum or num_sites)
         if bool(self.substitutes) != (self.on_absence == "fallback"):
             raise ValueError("substitutes and `on_absence: fallback` belong together: give both or neither")
         for site, substitute in self.substitutes.items():
@@ -138,7 +112,7 @@ class RunSettings(Settings):
     @property
     def training_sites(self) -> tuple[str, ...]:
         """Sites in the order in which they train within a round."""
-        return self.schedule.order or self.sites
+        return self.schedule.training_sites(self.sites)
 
     @property
     def evaluation_sites(self) -> tuple[str, ...]:

@@ -29,6 +29,10 @@ from mammofed_shared.protocol.plan import PayloadReference
 MAX_HEADER_BYTES = 16 * 2**20
 """The paper's state has 900 tensors and a header of 0.1 MB; a larger header than this is an attack or an accident."""
 
+_MAPPED_AROUND = 4 * 2**20
+"""Bytes before a block that are given back once more with it. The kernel maps pages around each that is touched, of the
+block before, too: 16 files of 240 MB read by blocks of 64 KB took 1589 MB, now 48 MB."""
+
 _NUMPY_OF: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
@@ -188,7 +192,7 @@ class Payload:
             block = flat[start : start + num_values]
             yield block
             first = begin + start * flat.itemsize
-            page = first - first % mmap.PAGESIZE
+            page = max(first - _MAPPED_AROUND, 0) // mmap.PAGESIZE * mmap.PAGESIZE
             self._map.madvise(mmap.MADV_DONTNEED, page, first + block.nbytes - page)
 
 

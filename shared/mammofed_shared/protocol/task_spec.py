@@ -7,17 +7,21 @@ from pydantic import Field
 
 from mammofed_shared.config.base import Settings
 
+CONTROL = "control/"
+"""What the names of control variates begin with."""
+
 
 class TensorSpec(Settings):
     """One exchanged tensor.
 
     A ``parameter`` is trained; a float ``buffer`` (batch-norm statistics) is averaged but never touched by a server
-    optimizer; a ``counter`` is an integer of which the largest is kept.
+    optimizer; a ``counter`` is an integer of which the largest is kept; a ``control`` is SCAFFOLD's control variate of
+    the parameter whose name follows ``CONTROL``: in a state its value, in an update how the site's own has changed.
     """
 
     shape: tuple[int, ...]
     dtype: Literal["F32", "F64", "I64", "I32"]
-    kind: Literal["parameter", "buffer", "counter"]
+    kind: Literal["parameter", "buffer", "counter", "control"]
 
 
 class TaskSpec(Settings):

@@ -16,6 +16,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from mammofed_shared.training.gradient_term import GradientTerm
 from mammofed_shared.training.group import WorkerGroup
 from mammofed_shared.training.optim import make_adamw, set_learning_rate
 from mammofed_shared.training.state import exchanged_arrays
@@ -85,12 +86,21 @@ class WholeModelEngine:
     Args:
         model: on the group's device, in full precision.
         is_fp16: scale the loss, so that small gradients survive.
+        term: what the run's strategy adds to the gradients.
     """
 
     def __init__(
-        self, model: nn.Module, group: WorkerGroup, *, weight_decay: float, clip_norm: float, is_fp16: bool
+        self,
+        model: nn.Module,
+        group: WorkerGroup,
+        *,
+        weight_decay: float,
+        clip_norm: float,
+        is_fp16: bool,
+        term: GradientTerm | None = None,
     ) -> None:
         self._model = model
+        self._term = term
         self._clip_norm = clip_norm
         self._optimizer = make_adamw(model, weight_decay)
         self._scaler = torch.amp.GradScaler(group.device.type, enabled=is_fp16)
@@ -125,8 +135,12 @@ class WholeModelEngine:
         """As ``Engine``."""
         set_learning_rate(self._optimizer, learning_rate)
         self._scaler.unscale_(self._optimizer)
+        if self._term is not None:
+            self._term.add()
         norm = float(nn.utils.clip_grad_norm_(self._model.parameters(), self._clip_norm))
         if math.isfinite(norm):
+            if self._term is not None:
+                self._term.note(learning_rate)
             self._scaler.step(self._optimizer)
         self._scaler.update()
         self._optimizer.zero_grad(set_to_none=True)

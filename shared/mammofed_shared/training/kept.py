@@ -3,7 +3,8 @@
 Both are payload files (safetensors), whole and in full precision, whatever the hardware was:
 
     moments        first/<name>, second/<name>; number `steps`
-    checkpoint     the same, weight/<name>, buffers (processes, values); numbers: the loop's position, loss scale
+    checkpoint     the same, weight/<name>, buffers (processes, values); numbers: the loop's position, loss scale;
+                   what the strategy's part of the gradient has taken down (``gradient_term.py``)
 
 There is no random state in it: whatever a step draws is a function of the visit's seed and the step's place.
 """
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from mammofed_shared.errors import PayloadError, RefusalCode, VisitFailed
 from mammofed_shared.protocol.payload import Payload, write_payload
 from mammofed_shared.training.engine import Engine, Moments
+from mammofed_shared.training.gradient_term import GradientTerm
 from mammofed_shared.training.group import WorkerGroup
 from mammofed_shared.training.loop import Position
 
@@ -52,7 +54,14 @@ def load_moments(path: Path, model: nn.Module, shapes: Mapping[str, tuple[int, .
         engine.set_moments(kept, payload.numbers["steps"])
 
 
-def save_checkpoint(path: Path, model: nn.Module, engine: Engine, group: WorkerGroup, position: Position) -> None:
+def save_checkpoint(
+    path: Path,
+    model: nn.Module,
+    engine: Engine,
+    group: WorkerGroup,
+    position: Position,
+    term: GradientTerm | None = None,
+) -> None:
     """Write everything from which this visit goes on with its next step; whole or not at all."""
     weights = engine.weights()
     tensors = _moment_tensors(engine) | {_WEIGHT + name: array for name, array in weights.items()}
@@ -61,7 +70,8 @@ def save_checkpoint(path: Path, model: nn.Module, engine: Engine, group: WorkerG
     if group.rank == 0:
         numbers = _as_numbers(position, told) | {"steps": engine.num_steps}
         numbers |= {_SCALER + name: value for name, value in engine.scaler_state().items()}
-        write_payload(path, tensors | {"buffers": buffers.cpu().numpy()}, numbers)
+        noted, counted = term.kept() if term is not None else ({}, {})
+        write_payload(path, tensors | noted | {"buffers": buffers.cpu().numpy()}, numbers | counted)
 
 
 def read_weights(path: Path) -> dict[str, NDArray[Any]]:

@@ -23,6 +23,7 @@ from mammofed_shared.exam import Split
 from mammofed_shared.files import write_whole
 from mammofed_shared.protocol.plan import Plan, Progress
 from mammofed_shared.training.engine import Engine
+from mammofed_shared.training.gradient_term import term_of
 from mammofed_shared.training.group import WorkerGroup
 from mammofed_shared.training.hardware import Hardware
 from mammofed_shared.training.kept import save_checkpoint
@@ -82,21 +83,22 @@ def _probe(
     group = WorkerGroup(hardware)
     model = code.build_model(settings, data.text_encoder, False).to(group.device)
     task = code.bind(settings, model, data, group)
-    engine = make_engine(model, group, settings.optimizer, settings.precision)
+    term = term_of(plan, model, None, None)
+    engine = make_engine(model, group, settings.optimizer, settings.precision, term)
     start_s = time.monotonic() - began_s
     # Enough to use up what the readers have read ahead of the clock.
     num_warm_up = max(_WARM_UP_STEPS, data.loaders + 2)
     marks = _stepped(task, engine, group, settings, hardware, num_warm_up, report)
     step_s = np.diff(marks.times_s)[num_warm_up:].tolist()
     began_s = time.monotonic()
-    save_checkpoint(kept / CHECKPOINT_FILE, model, engine, group, marks.position)
+    save_checkpoint(kept / CHECKPOINT_FILE, model, engine, group, marks.position, term)
     checkpoint_s = time.monotonic() - began_s
     own = torch.tensor([[peak_memory_gb(group), marks.waited_s[-1] - marks.waited_s[num_warm_up]]])
     peaks, waits = group.gather_rows(own.to(group.device), [1] * group.size).cpu().unbind(1)
     if group.rank > 0:
         return
     num_steps = task.num_steps
-    del engine, task, model  # as a visit makes room for the model that is validated
+    del engine, task, model, term  # as a visit makes room for the model that is validated
     gc.collect()
     if group.device.type == "cuda":
         torch.cuda.empty_cache()

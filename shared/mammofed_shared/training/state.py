@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mammofed_shared.errors import RefusalCode, VisitFailed
 from mammofed_shared.protocol.payload import Payload
-from mammofed_shared.protocol.task_spec import TensorSpec
+from mammofed_shared.protocol.task_spec import CONTROL, TensorSpec
 
 _DTYPES: Mapping[torch.dtype, Literal["F32", "F64", "I64", "I32"]] = {
     torch.float32: "F32",
@@ -41,15 +41,20 @@ def tensor_specs(model: nn.Module) -> dict[str, TensorSpec]:
     }
 
 
-def load_state(model: nn.Module, path: Path) -> None:
+def load_state(model: nn.Module, path: Path, *, has_controls: bool = False) -> None:
     """Copy a payload's tensors into a model, one after the other.
+
+    Args:
+        has_controls: whether the payload brings a control variate of each parameter, which is no part of the model.
 
     Raises:
         VisitFailed: TENSOR_NAMES or TENSOR_SHAPE, when they are not the model's.
     """
     own = model.state_dict()
     with Payload(path) as payload:
-        missing, foreign = sorted(set(own) - set(payload.entries)), sorted(set(payload.entries) - set(own))
+        parameters = model.named_parameters(remove_duplicate=False) if has_controls else ()
+        expected = set(own) | {CONTROL + name for name, _ in parameters}
+        missing, foreign = sorted(expected - set(payload.entries)), sorted(set(payload.entries) - expected)
         if missing or foreign:
             raise VisitFailed(
                 RefusalCode.TENSOR_NAMES,

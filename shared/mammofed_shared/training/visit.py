@@ -4,6 +4,7 @@
     out/metrics.json           numbers, name → value; leave the site after egress control
     out/timing.json            numbers that hang on the clock; leave the site after egress control
     out/moments.safetensors    AdamW's moments (training with `optimizer.state: keep`); never leave the site
+    out/control.safetensors    the site's own control variate (SCAFFOLD); never leaves the site, its change does
     out/scores.csv             score of each exam (evaluation); never leaves the site
     kept/checkpoint.safetensors, received.json    where a visit that is cut goes on; never leave the site
     kept/not-finite.json       numbers of the last steps of a visit that found no finite loss; never leaves the site
@@ -40,10 +41,11 @@ from mammofed_shared.config.text_encoder import folder_digest
 from mammofed_shared.errors import PayloadError, RefusalCode, VisitFailed
 from mammofed_shared.evaluation.zero_shot import ExamScore
 from mammofed_shared.files import write_whole
-from mammofed_shared.protocol.payload import write_payload
+from mammofed_shared.protocol.payload import Payload, write_payload
 from mammofed_shared.protocol.plan import Plan, Progress
 from mammofed_shared.protocol.task_spec import TaskSpec
 from mammofed_shared.training.engine import Engine, WholeModelEngine
+from mammofed_shared.training.gradient_term import ControlVariates, GradientTerm, save_own, term_of
 from mammofed_shared.training.group import WorkerGroup
 from mammofed_shared.training.hardware import Hardware
 from mammofed_shared.training.kept import (
@@ -67,6 +69,7 @@ logger = logging.getLogger(__name__)
 UPDATE_FILE = "update.safetensors"
 METRICS_FILE = "metrics.json"
 MOMENTS_FILE = "moments.safetensors"
+CONTROL_FILE = "control.safetensors"
 SCORES_FILE = "scores.csv"
 TIMING_FILE = "timing.json"
 CHECKPOINT_FILE = "checkpoint.safetensors"
@@ -98,6 +101,8 @@ class VisitFiles:
     out: Path
     kept: Path
     checkpoint_every_s: float
+    control: Path | None = None
+    """The site's own control variate after its last visit; None: 0."""
 
 
 def train_visit(
@@ -131,8 +136,9 @@ def _train(
     settings, code = plan.task, code_of(plan.task)
     resumed = _checkpoint_weights(files.kept / CHECKPOINT_FILE)
     model = code.build_model(settings, data.text_encoder, False)
-    load_state(model, files.state)
+    load_state(model, files.state, has_controls=plan.control_variates)
     model.to(group.device)
+    term = term_of(plan, model, files.state, files.control)  # of the model as it came
     received = _validated(files.kept / RECEIVED_FILE, plan, model, data, group)
     is_resumed = resumed is not None
     if resumed is not None:
@@ -140,17 +146,20 @@ def _train(
     del resumed  # the weights once more, in each process
     task = code.bind(settings, model, data, group)
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    engine = make_engine(model, group, settings.optimizer, settings.precision)
+    engine = make_engine(model, group, settings.optimizer, settings.precision, term)
     position = Position()
     keep = settings.optimizer.state == "keep"
     if is_resumed:
         load_moments(files.kept / CHECKPOINT_FILE, model, shapes, engine)
         position = restore_position(files.kept / CHECKPOINT_FILE, model, engine, group)
+        if term is not None:
+            with Payload(files.kept / CHECKPOINT_FILE) as payload:
+                term.restore(payload)
         logger.info("task %s: goes on after %d steps", plan.task_id, position.num_steps)
     elif keep and files.moments is not None:
         load_moments(files.moments, model, shapes, engine)
     clock = Clock()
-    saver = _Saver(files, model, engine, group)
+    saver = _Saver(files, model, engine, group, term)
     try:
         train_epochs(
             task,
@@ -176,6 +185,10 @@ def _train(
     numbers |= {f"received/{name}": value for name, value in received.items()}
     weights = engine.weights()
     if group.rank == 0:
+        if isinstance(term, ControlVariates):
+            after = term.after()
+            save_own(files.out / CONTROL_FILE, after)
+            weights |= term.changes(after)
         write_payload(files.out / UPDATE_FILE, weights)
         _log_end(numbers, clock)
     return numbers, {
@@ -207,7 +220,7 @@ def _validated_update(plan: Plan, files: VisitFiles, data: SiteData, group: Work
         torch.cuda.empty_cache()
     code = code_of(plan.task)
     model = code.build_model(plan.task, data.text_encoder, False)
-    load_state(model, files.out / UPDATE_FILE)
+    load_state(model, files.out / UPDATE_FILE, has_controls=plan.control_variates)
     found = code.validate(plan.task, model.to(group.device), data, group.device)
     return {f"sent/{name}": value for name, value in found.items()}
 
@@ -240,11 +253,20 @@ def _curve(plan: Plan) -> Callable[[float], float]:
     return learning_rate_at
 
 
-def make_engine(model: nn.Module, group: WorkerGroup, optimizer: OptimizerSettings, precision: Precision) -> Engine:
+def make_engine(
+    model: nn.Module,
+    group: WorkerGroup,
+    optimizer: OptimizerSettings,
+    precision: Precision,
+    term: GradientTerm | None = None,
+) -> Engine:
     """The engine that the site's hardware asks for.
 
+    Args:
+        term: what the run's strategy adds to the gradients.
+
     Raises:
-        VisitFailed: SETTINGS, for fp16 with ZeRO.
+        VisitFailed: SETTINGS, for fp16 or a term with ZeRO.
     """
     distribution = group.hardware.distribution
     if not distribution.startswith("zero"):
@@ -254,6 +276,13 @@ def make_engine(model: nn.Module, group: WorkerGroup, optimizer: OptimizerSettin
             weight_decay=optimizer.weight_decay,
             clip_norm=optimizer.clip_norm,
             is_fp16=precision == "fp16",
+            term=term,
+        )
+    if term is not None:
+        raise VisitFailed(
+            RefusalCode.SETTINGS,
+            f"worker.distribution is {distribution}, whose processes never hold a whole gradient; this run's strategy "
+            "(fedprox or scaffold) adds to it: set worker.distribution to none or ddp",
         )
     if precision == "fp16":
         raise VisitFailed(
@@ -268,8 +297,11 @@ def make_engine(model: nn.Module, group: WorkerGroup, optimizer: OptimizerSettin
 class _Saver:
     """Writes the visit's checkpoint when it is due, by the first process's clock."""
 
-    def __init__(self, files: VisitFiles, model: nn.Module, engine: Engine, group: WorkerGroup) -> None:
+    def __init__(
+        self, files: VisitFiles, model: nn.Module, engine: Engine, group: WorkerGroup, term: GradientTerm | None
+    ) -> None:
         self._files = files
+        self._term = term
         self._model = model
         self._engine = engine
         self._group = group
@@ -285,7 +317,8 @@ class _Saver:
         is_due = shall_pause or time.monotonic() - self._last_s >= self._files.checkpoint_every_s
         if not self._group.as_first_says(is_due):
             return
-        save_checkpoint(self._files.kept / CHECKPOINT_FILE, self._model, self._engine, self._group, position)
+        path = self._files.kept / CHECKPOINT_FILE
+        save_checkpoint(path, self._model, self._engine, self._group, position, self._term)
         self._last_s = time.monotonic()
         if self._group.as_first_says(shall_pause):  # and the first has written all by then
             raise VisitFailed(RefusalCode.OUT_OF_HOURS, f"the visit pauses after {position.num_steps} steps")
@@ -359,7 +392,7 @@ def evaluate_visit(
     group = WorkerGroup(hardware)
     code = code_of(plan.task)
     model = code.build_model(plan.task, data.text_encoder, False)
-    load_state(model, files.state)
+    load_state(model, files.state, has_controls=plan.control_variates)
 
     def batch_done(done: int, total: int) -> None:
         report(Progress(step=done, num_steps=total))

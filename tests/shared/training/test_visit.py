@@ -363,3 +363,14 @@ def test_a_state_of_another_model_is_refused(tmp_path: Path, exams: list[Exam], 
     wider = TASK.model_copy(update={"projection_dim": 24})
     with pytest.raises(VisitFailed, match="TENSOR_SHAPE"):
         train(plan_for(state, task=wider), state, exams, tmp_path)
+
+
+def test_the_proximal_term_holds_a_visit_near_what_it_received(tmp_path: Path, exams: list[Exam], state: Path) -> None:
+    moved = []
+    for mu in (0.0, 1e4):
+        out = tmp_path / str(mu)
+        train(plan_for(state, proximal_mu=mu, epochs=2), state, exams, out)
+        with Payload(state) as before, Payload(out / "update.safetensors") as after:
+            names = [name for name in before if "running_" not in name and "num_batches" not in name]
+            moved.append(sum(float(np.square(after[name] - before[name]).sum()) for name in names))
+    assert moved[1] < 0.8 * moved[0]
