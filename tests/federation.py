@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from identities import Consortium
+from mammofed_server.gate import Gate as CallGate
 from mammofed_server.mailbox import Mailbox
 from mammofed_server.service import FederationService, start_server
 from mammofed_server.sites import SiteBoard
+from mammofed_server.trust import Trust
 from mammofed_shared.config.pretrain import PretrainSettings
 from mammofed_shared.protocol import federation_pb2 as pb
 from mammofed_shared.protocol.payload import write_payload
@@ -84,6 +86,7 @@ class Coordinator:
     board: SiteBoard
     port: int
     run_state: pb.RunState
+    gate: CallGate
 
     def link(self, consortium: Consortium, site: str) -> Link:
         """A link of an enrolled site, whose gate lets everything out: the coordinator must not rely on it."""
@@ -99,16 +102,20 @@ def coordinator(
     port: int = 0,
 ) -> Iterator[Coordinator]:
     """Run a coordinator's service; its spool is in ``folder`` and outlives it."""
-    running = Coordinator(Mailbox(folder, spec), SiteBoard(sites), 0, pb.RUNNING)
+    renewal = consortium.authority / "renewal"
+    trust = Trust(consortium.server_identity(), consortium.server, renewal)
+    mailbox, board = Mailbox(folder, spec), SiteBoard(sites)
     service = FederationService(
         run="test",
         consortium=consortium.name,
-        mailbox=running.mailbox,
-        board=running.board,
+        mailbox=mailbox,
+        board=board,
         run_state=lambda: running.run_state,
-        renewal_folder=consortium.authority / "renewal",
+        renewal_folder=renewal,
+        trust=trust,
     )
-    server, running.port = start_server(service, consortium.server_identity(), f"127.0.0.1:{port}", len(sites))
+    running = Coordinator(mailbox, board, 0, pb.RUNNING, service.gate)
+    server, running.port = start_server(service, trust, f"127.0.0.1:{port}", len(sites))
     try:
         yield running
     finally:

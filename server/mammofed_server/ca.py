@@ -6,8 +6,10 @@ A folder of an authority, parts of which may live apart::
     renewal/  key.pem, certificate.pem, issued.jsonl       the one signing key that a running server loads
     server/   key.pem, certificate.pem, root.pem, root.sha256    the server's own identity
     issued.jsonl                                           what the root signed
+    revoked.pem                                            what was revoked (revoked.py); a copy lies in server/
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,15 +27,18 @@ from mammofed_server.certificate import (
     server_certificate,
     site_certificate,
 )
-from mammofed_server.issued import ISSUED_FILE, Issued, read_issued, record
+from mammofed_server.issued import ISSUED_FILE, RENEWAL_ISSUER, Issued, read_issued, record
+from mammofed_server.revoked import renew_list, require_not_revoked, revoke_serials
 from mammofed_shared.errors import IdentityError
 from mammofed_shared.files import fsync_folder, write_whole
 from mammofed_shared.pki import (
     CERTIFICATE_FILE,
+    COORDINATOR,
     KEY_FILE,
     KEY_MODE,
     NEXT_KEY_FILE,
     PIN_FILE,
+    REVOKED_FILE,
     ROOT_FILE,
     authority_consortium,
     authority_uri,
@@ -48,6 +53,7 @@ from mammofed_shared.pki import (
     read_key,
     read_pair,
     read_request,
+    read_revocations,
     settle,
 )
 
@@ -115,7 +121,9 @@ def init(
 
 
 def refresh(folder: Path, passphrase: bytes, hosts: Sequence[str] = (), now: datetime | None = None) -> datetime:
-    """Give the server a new key and certificate, and renewals a new issuer; sites notice nothing.
+    """Give the server a new key and certificate, renewals a new issuer, the list of revoked certificates a new date.
+
+    Sites notice nothing.
 
     To be run before the issuer of renewals ends (90 days), and when the server gets another address.
 
@@ -129,8 +137,9 @@ def refresh(folder: Path, passphrase: bytes, hosts: Sequence[str] = (), now: dat
         The moment by which it must be run again.
     """
     moment = now or datetime.now(UTC)
-    root = _open_root(folder, passphrase, moment)
+    root = open_root(folder, passphrase, moment)
     present = read_pair(folder / SERVER).chain[0]
+    renew_list(folder, folder / SERVER, root, moment)
     _issue_online(folder, root, authority_consortium(root.certificate), hosts or hosts_of(present), moment)
     return read_pair(folder / RENEWAL).chain[0].not_valid_after_utc
 
@@ -159,7 +168,8 @@ def sign(
         The bundle for the site, PEM: its certificate, then the root.
 
     Raises:
-        IdentityError: the request is another key's than the fingerprint tells, or the root cannot be opened.
+        IdentityError: the request is another key's than the fingerprint tells, that key was revoked, or the root cannot
+            be opened.
     """
     key = read_request(csr_pem)
     if fingerprint(key) != normal_fingerprint(told_fingerprint):
@@ -171,19 +181,21 @@ def sign(
     if days < 1:
         raise IdentityError(f"days is {days}; expected at least 1.")
     moment = now or datetime.now(UTC)
-    root = _open_root(folder, passphrase, moment)
+    root = open_root(folder, passphrase, moment)
+    require_not_revoked(folder, root, listing(folder), fingerprint(key), site)
     certificate = site_certificate(root, key, authority_consortium(root.certificate), site, moment, days)
     record(folder / ISSUED_FILE, certificate)
     return certificate.public_bytes(Encoding.PEM) + root.certificate.public_bytes(Encoding.PEM)
 
 
-def renew(issuer_folder: Path, peer_site: str, csr_pem: bytes, now: datetime | None = None) -> bytes:
+def renew(issuer_folder: Path, peer_site: str, csr_pem: bytes, enrolment: int, now: datetime | None = None) -> bytes:
     """Sign the request of a site that has just proved who it is, for that same site and no other.
 
     Args:
         issuer_folder: the authority's folder ``renewal``; nothing outside it is read.
-        peer_site: from ``protocol.tls.peer_site``, never from the request.
+        peer_site: from ``protocol.tls.peer_of``, never from the request.
         csr_pem: nothing but its key is taken from it.
+        enrolment: serial number of the certificate that the site enrolled with, from ``protocol.tls.peer_of``.
         now: the machine's clock when not given.
 
     Returns:
@@ -198,10 +210,56 @@ def renew(issuer_folder: Path, peer_site: str, csr_pem: bytes, now: datetime | N
     issuer = Issuer(pair.chain[0], pair.key)
     _require_current(issuer, moment, "the issuer of renewals", "run `fl-server ca refresh` where the root's key is")
     certificate = site_certificate(
-        issuer, key, authority_consortium(issuer.certificate), peer_site, moment, RENEWAL_DAYS
+        issuer, key, authority_consortium(issuer.certificate), peer_site, moment, RENEWAL_DAYS, enrolment
     )
     record(issuer_folder / ISSUED_FILE, certificate)
     return certificate.public_bytes(Encoding.PEM) + issuer.certificate.public_bytes(Encoding.PEM)
+
+
+def revoke(
+    folder: Path,
+    passphrase: bytes,
+    sites: Sequence[str] = (),
+    serials: Sequence[str] = (),
+    now: datetime | None = None,
+) -> datetime:
+    """Put certificates on the list of revoked ones, for good, and install the list beside the server's identity.
+
+    Args:
+        folder: the authority's.
+        passphrase: of the root's key.
+        sites: every certificate that a site has by now; their renewals, known here or not, are revoked with them.
+        serials: hexadecimal, as `fl-server ca list` shows them.
+        now: the machine's clock when not given.
+
+    Returns:
+        The moment by which the list must be made anew (``refresh``).
+
+    Raises:
+        IdentityError: nothing is named, a name or number is not on the authority's lists, or it is the server's.
+    """
+    moment = now or datetime.now(UTC)
+    root = open_root(folder, passphrase, moment)
+    issued = {int(line.serial, 16): line.site for line in listing(folder)}
+    for site in sites:
+        if site not in issued.values() or site in (COORDINATOR, RENEWAL_ISSUER):
+            raise IdentityError(f"no certificate of a site {site!r} was issued here; see `fl-server ca list`.")
+    wanted = {serial for serial, site in issued.items() if site in sites}
+    for text in serials:
+        serial = int(text, 16) if re.fullmatch(r"[0-9a-fA-F]{1,40}", text) else 0
+        if serial not in issued:
+            raise IdentityError(
+                f"serial number {text[:40]!r} is not on the lists of this authority; see `fl-server ca list`."
+            )
+        if issued[serial] == COORDINATOR:
+            raise IdentityError(
+                f"serial number {text!r} is the server's, and sites do not read the list of revoked certificates. Run "
+                "`fl-server ca refresh`, and see docs/security.md on a stolen server."
+            )
+        wanted.add(serial)
+    if not wanted:
+        raise IdentityError("nothing to revoke was named: give a site or a serial number.")
+    return revoke_serials(folder, folder / SERVER, root, wanted, moment)
 
 
 def listing(folder: Path) -> list[Issued]:
@@ -210,6 +268,14 @@ def listing(folder: Path) -> list[Issued]:
         raise IdentityError(f"{folder}: no certificate authority here. Run `fl-server ca init`, or give its folder.")
     issued = [*read_issued(folder / ISSUED_FILE), *read_issued(folder / RENEWAL / ISSUED_FILE)]
     return sorted(issued, key=lambda line: line.not_before)
+
+
+def revoked_serials(folder: Path) -> frozenset[int]:
+    """Serial numbers on the authority's list of revoked certificates."""
+    path, root = folder / REVOKED_FILE, folder / ROOT / CERTIFICATE_FILE
+    if not path.exists():
+        return frozenset()
+    return read_revocations(path.read_bytes(), read_certificates(root.read_bytes(), str(root))[0], str(path)).serials
 
 
 def _issue_online(folder: Path, root: Issuer, consortium: str, hosts: Sequence[str], now: datetime) -> None:
@@ -221,6 +287,7 @@ def _issue_online(folder: Path, root: Issuer, consortium: str, hosts: Sequence[s
     server = server_certificate(root, server_key.public_key(), consortium, hosts, now, LEAF_DAYS)
     _replace_pair(folder / RENEWAL, renewal_key, renewal.public_bytes(Encoding.PEM))
     record(folder / ISSUED_FILE, server)
+    record(folder / ISSUED_FILE, renewal)
     private_folder(folder / SERVER)
     write_whole(folder / SERVER / ROOT_FILE, root.certificate.public_bytes(Encoding.PEM))
     write_whole(folder / SERVER / PIN_FILE, certificate_fingerprint(root.certificate) + "\n")
@@ -234,7 +301,12 @@ def _replace_pair(folder: Path, key: ec.EllipticCurvePrivateKey, chain_pem: byte
     commit_pair(folder, chain_pem)
 
 
-def _open_root(folder: Path, passphrase: bytes, now: datetime) -> Issuer:
+def open_root(folder: Path, passphrase: bytes, now: datetime) -> Issuer:
+    """The consortium's root with its key.
+
+    Raises:
+        IdentityError: the key is not here, or the passphrase does not open it, or the root has ended.
+    """
     if not (folder / ROOT / KEY_FILE).is_file():
         raise IdentityError(
             f"{folder / ROOT}: the root's key is not here. Run this where the key is kept, or `fl-server ca init` "

@@ -1,4 +1,4 @@
-"""The four kinds of certificate of a consortium, and how each is made (the table of docs/security.md).
+"""The four kinds of certificate of a consortium and its list of revoked ones, and how each is made (docs/security.md).
 
 =======  ================================  =========  =============================  ===============
 kind     name (URI)                        authority  use                            signed by
@@ -11,17 +11,18 @@ site     ``spiffe://<consortium>/site/…``  no         client                  
 """
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from mammofed_shared.errors import IdentityError
-from mammofed_shared.pki import authority_uri, coordinator_uri, site_uri
+from mammofed_shared.pki import authority_uri, coordinator_uri, enrolment_extension, site_uri
 
 BACKDATED = timedelta(minutes=5)
 """A certificate begins a little early, for machines whose clocks are slow."""
@@ -72,12 +73,34 @@ def site_certificate(
     site: str,
     now: datetime,
     days: int,
+    enrolment: int | None = None,
 ) -> x509.Certificate:
-    """A site's certificate; its URI is its only name. It ends no later than its issuer's."""
+    """A site's certificate; its URI is its only name. It ends no later than its issuer's.
+
+    A renewal says by ``enrolment`` which certificate the root had signed for this site: revoking that one revokes all.
+    """
     names = [x509.UniformResourceIdentifier(site_uri(consortium, site))]
     # The space keeps the common name from ever passing for a host name.
     builder = _leaf(_signed_by(issuer, f"{consortium} site {site}", public_key, now, days), names)
+    if enrolment is not None:
+        builder = builder.add_extension(enrolment_extension(enrolment), critical=False)
     return _use(builder, ExtendedKeyUsageOID.CLIENT_AUTH).sign(issuer.key, hashes.SHA256())
+
+
+def revocation_list(root: Issuer, revoked: Mapping[int, datetime], number: int, now: datetime, days: int) -> bytes:
+    """The list of revoked certificates (serial number → since when), PEM, signed by the root."""
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(root.certificate.subject)
+        .last_update(now - BACKDATED)
+        .next_update(now + timedelta(days=days))
+        .add_extension(x509.CRLNumber(number), critical=False)
+        .add_extension(_authority_key(root), critical=False)
+    )
+    for serial, since in sorted(revoked.items()):
+        entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(since).build()
+        builder = builder.add_revoked_certificate(entry)
+    return builder.sign(root.key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
 
 def hosts_of(certificate: x509.Certificate) -> list[str]:
@@ -94,9 +117,18 @@ def _signed_by(
 ) -> x509.CertificateBuilder:
     not_after = min(now + timedelta(days=days), issuer.certificate.not_valid_after_utc)
     builder = _builder(_common_name(name), public_key, now, not_after).issuer_name(issuer.certificate.subject)
-    identifier = issuer.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-    return builder.add_extension(
-        x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False
+    return builder.add_extension(_authority_key(issuer), critical=False)
+
+
+def _authority_key(issuer: Issuer) -> x509.AuthorityKeyIdentifier:
+    """The issuer's key and, by issuer and serial number, its certificate (RFC 5280, section 4.2.1.1).
+
+    The coordinator finds a revoked issuer of renewals by it: a TLS session that is resumed brings the leaf alone.
+    """
+    certificate = issuer.certificate
+    identifier = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    return x509.AuthorityKeyIdentifier(
+        identifier.key_identifier, [x509.DirectoryName(certificate.issuer)], certificate.serial_number
     )
 
 

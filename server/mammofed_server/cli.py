@@ -228,15 +228,33 @@ def ca_refresh(
 ) -> None:
     """Sign the renewal authority and the coordinator's certificate again, before they expire."""
     until = ca.refresh(folder, _passphrase(passphrase_file, confirm=False), host or ())
-    typer.echo(f"refreshed; run it again before {until:%Y-%m-%d}, then restart fl-server")
+    typer.echo(f"refreshed; run it again before {until:%Y-%m-%d}. A running fl-server takes it up by itself")
+
+
+@authority.command("revoke")
+def ca_revoke(
+    folder: Folder,
+    site: Annotated[list[str] | None, typer.Option(help="Shut out a site: all its certificates and renewals.")] = None,
+    serial: Annotated[list[str] | None, typer.Option(help="Shut out one certificate, as `ca list` shows it.")] = None,
+    passphrase_file: Annotated[Path | None, typer.Option(help="File with the root key's passphrase.")] = None,
+) -> None:
+    """Revoke certificates, for good. A running coordinator refuses their next call, also on open connections.
+
+    The list, revoked.pem, lies in the authority's folder and in its folder server/. Where the coordinator runs on
+    another machine, copy it into the folder that its setting server.identity names; it is read at the next call.
+    """
+    until = ca.revoke(folder, _passphrase(passphrase_file, confirm=False), site or (), serial or ())
+    typer.echo(f"revoked: {folder / 'revoked.pem'}; the list holds until {until:%Y-%m-%d}, renewed by `ca refresh`")
 
 
 @authority.command("list")
 def ca_list(folder: Folder) -> None:
     """Show every certificate that was issued."""
-    table = Table("site", "serial", "valid until", "key fingerprint", "issued by")
+    table = Table("site", "serial", "valid until", "revoked", "key fingerprint", "issued by")
+    revoked = ca.revoked_serials(folder)
     for item in ca.listing(folder):
-        table.add_row(item.site, item.serial, item.not_after[:10], item.fingerprint, item.issuer)
+        word = "revoked" if int(item.serial, 16) in revoked else ""
+        table.add_row(item.site, item.serial, item.not_after[:10], word, item.fingerprint, item.issuer)
     Console().print(table)
 
 

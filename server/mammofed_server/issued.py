@@ -11,6 +11,8 @@ from mammofed_shared.errors import IdentityError
 from mammofed_shared.pki import certificate_fingerprint, read_name
 
 ISSUED_FILE = "issued.jsonl"
+RENEWAL_ISSUER = "(renewals)"
+"""Stands for the issuer of renewals in a list; no site can be called so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +22,7 @@ class Issued:
     serial: str
     """In hexadecimal."""
     site: str
-    """The site's name, or ``coordinator``."""
+    """The site's name, or ``coordinator``, or ``RENEWAL_ISSUER``."""
     fingerprint: str
     not_before: str
     not_after: str
@@ -29,15 +31,19 @@ class Issued:
 
 
 def describe(certificate: x509.Certificate) -> Issued:
-    """The line of a site's or the server's certificate."""
+    """The line of a site's or the server's certificate, or of an issuer of renewals."""
     return Issued(
         serial=f"{certificate.serial_number:x}",
-        site=read_name(certificate)[1],
+        site=RENEWAL_ISSUER if _is_authority(certificate) else read_name(certificate)[1],
         fingerprint=certificate_fingerprint(certificate),
         not_before=certificate.not_valid_before_utc.isoformat(),
         not_after=certificate.not_valid_after_utc.isoformat(),
         issuer=certificate.issuer.rfc4514_string().removeprefix("CN="),
     )
+
+
+def _is_authority(certificate: x509.Certificate) -> bool:
+    return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
 
 
 def record(path: Path, certificate: x509.Certificate) -> None:

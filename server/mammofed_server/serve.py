@@ -25,6 +25,7 @@ from mammofed_server.run_state import RunState
 from mammofed_server.service import FederationService, start_server
 from mammofed_server.sites import SiteBoard
 from mammofed_server.status import RunWord, StatusWriter
+from mammofed_server.trust import Trust
 from mammofed_shared.config.run import RunSettings
 from mammofed_shared.errors import ConfigurationError, RunCancelled, RunStopped, StateError
 from mammofed_shared.pki import load_identity
@@ -47,7 +48,9 @@ def serve(settings: RunSettings) -> RunState:
     identity = load_identity(settings.server.identity, settings.consortium, "coordinator", datetime.now(UTC))
     with only_coordinator(settings.server.folder):
         run = open_or_begin(settings)
-        notary = Notary(run.folder / CERTIFICATES, settings.consortium, lambda: identity)
+        renewal_folder = settings.server.identity.parent / "renewal"
+        trust = Trust(identity, settings.server.identity, renewal_folder)
+        notary = Notary(run.folder / CERTIFICATES, settings.consortium, lambda: trust.identity)
         keep_ledger(run, notary.signer)
         if run.ending() == "cancelled":
             raise StateError(f"run {settings.run!r} was cancelled; give a new run another `server.folder`")
@@ -66,11 +69,12 @@ def serve(settings: RunSettings) -> RunState:
             mailbox=mailbox,
             board=board,
             run_state=lambda: _run_state(writer, control),
-            renewal_folder=settings.server.identity.parent / "renewal",
+            renewal_folder=renewal_folder,
+            trust=trust,
             notary=notary,
         )
         try:
-            server, port = start_server(service, identity, settings.server.listen, len(settings.sites))
+            server, port = start_server(service, trust, settings.server.listen, len(settings.sites))
         except RuntimeError as error:
             raise ConfigurationError(f"server.listen: cannot listen on {settings.server.listen}: {error}") from error
         logger.info("run %s: settings %s; a hospital's policy can name them", settings.run, run.record.settings.digest)

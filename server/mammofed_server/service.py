@@ -1,7 +1,12 @@
-"""The mailbox as a gRPC service over mutual TLS. Who calls is what the certificate says, and nothing else."""
+"""The mailbox as a gRPC service over mutual TLS. Who calls is what the certificate says, and nothing else.
+
+Methods get the site from the gate (gate.py), which has checked certificate, rate and form before.
+"""
 
 import base64
 import logging
+import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from pathlib import Path
@@ -10,30 +15,40 @@ from typing import Any, NoReturn
 import grpc
 
 from mammofed_server import ca
+from mammofed_server.gate import CallRefused, Gate
+from mammofed_server.limits import (
+    CALLS_PER_SITE,
+    HANDSHAKE_S,
+    MAX_METADATA_BYTES,
+    MOST_CALLS,
+    ROOM_TO_JOIN,
+    SPARE_THREADS,
+    STREAMS_PER_CONNECTION,
+)
 from mammofed_server.mailbox import Confirm, Mailbox, Outcome, RestartUpload, Upload, unsigned
 from mammofed_server.notary import Notary
+from mammofed_server.quiet_log import quoted
 from mammofed_server.sites import SiteBoard
-from mammofed_shared.errors import IdentityError, ProtocolError, RefusalCode
-from mammofed_shared.pki import Identity
+from mammofed_server.trust import Trust
+from mammofed_shared.errors import ProtocolError, RefusalCode
 from mammofed_shared.protocol import federation_pb2 as pb
-from mammofed_shared.protocol.plan import PayloadReference
-from mammofed_shared.protocol.tls import peer_site, server_credentials
+from mammofed_shared.protocol.plan import PayloadReference, Plan
+from mammofed_shared.protocol.tls import server_credentials
 from mammofed_shared.protocol.wire import (
-    CALLS,
     CHUNK_BYTES,
     LONG_POLL_S,
     MAX_MESSAGE_BYTES,
+    OLDEST_PROTOCOL,
     PROTOCOL_VERSION,
-    SERVICE,
     SOFTWARE_CONTRACT,
+    UPGRADE_SITE,
     plan_to_wire,
+    upgrade_words,
+    version_needed,
 )
 from mammofed_shared.revision import source_digest
 
 logger = logging.getLogger(__name__)
-
-THREADS_PER_SITE = 3
-"""One long poll, one transfer, one to spare: a site that hangs cannot starve the others."""
 
 
 _OVER = frozenset({pb.FINISHED, pb.CANCELLED, pb.STOPPED})
@@ -52,10 +67,11 @@ class FederationService:
         board: SiteBoard,
         run_state: Callable[[], pb.RunState],
         renewal_folder: Path,
+        trust: Trust,
         notary: Notary | None = None,
     ) -> None:
+        self.gate = Gate(run, consortium, board, trust)
         self._run = run
-        self._consortium = consortium
         self._mailbox = mailbox
         self._board = board
         self._run_state = run_state
@@ -66,36 +82,32 @@ class FederationService:
         """Refuse what cannot work together; otherwise note who is there."""
         if request.site != site:
             _refuse(
-                context,
                 grpc.StatusCode.PERMISSION_DENIED,
-                f"the certificate is of {site}, not of {request.site!r}",
+                f"wrong site: the certificate is of {site}, not of '{quoted(request.site, 40)}'; correct --site, or "
+                "the setting identity",
             )
-        if request.protocol_version != PROTOCOL_VERSION:
-            _refuse(
-                context,
-                grpc.StatusCode.FAILED_PRECONDITION,
-                f"protocol version {request.protocol_version} at the site, {PROTOCOL_VERSION} here: install the same "
-                "version of mammofed",
-            )
-        if request.software_contract != SOFTWARE_CONTRACT:
-            _refuse(
-                context,
-                grpc.StatusCode.FAILED_PRECONDITION,
-                f"software {request.software_contract!r} at the site, {SOFTWARE_CONTRACT!r} here: install the same "
-                "version of mammofed",
-            )
+        words = upgrade_words(request.protocol_version, request.software_contract)
+        if words:
+            _refuse(grpc.StatusCode.FAILED_PRECONDITION, words)
         if self._notary is not None:
             self._notary.meet(site, request.protocol_version, context.auth_context())
         if request.code and request.code != source_digest():
             logger.warning("site %s runs other source than this coordinator; its statements will say which", site)
-        self._board.hello(site, request.num_training_exams, request.num_test_exams)
+        self._board.hello(
+            site, request.num_training_exams, request.num_test_exams, protocol_version=request.protocol_version
+        )
         logger.info(
             "site %s connected: %d training exams, %d test exams",
             site,
             request.num_training_exams,
             request.num_test_exams,
         )
-        return pb.HelloReply(protocol_version=PROTOCOL_VERSION, software_contract=SOFTWARE_CONTRACT, run=self._run)
+        return pb.HelloReply(
+            protocol_version=max(OLDEST_PROTOCOL, min(request.protocol_version, PROTOCOL_VERSION)),
+            software_contract=SOFTWARE_CONTRACT,
+            run=self._run,
+            time=_now_s(),
+        )
 
     def poll(self, site: str, request: Any, context: grpc.ServicerContext) -> Any:
         """Note progress; give the next plan to a site that is ready for it."""
@@ -104,6 +116,8 @@ class FederationService:
         state, plan = self._run_state(), None
         if not request.task_id and state not in _OVER and request.state not in _HOLDS_STILL:
             plan = self._mailbox.next_plan(site, min(request.wait_s, LONG_POLL_S))
+            if plan is not None:
+                _require_version(request.protocol_version or OLDEST_PROTOCOL, plan)
             state = self._run_state()  # it may have ended while the site waited
         if not request.task_id and state in _OVER:  # a site in the middle of a visit asks again when it has stopped
             self._board.told_end(site)
@@ -114,7 +128,7 @@ class FederationService:
         """The state of an open plan, from an offset on."""
         state, path = self._mailbox.state_of(site, request.task_id)
         if request.offset > state.size:
-            _refuse(context, grpc.StatusCode.OUT_OF_RANGE, "offset beyond the state")
+            _refuse(grpc.StatusCode.OUT_OF_RANGE, "offset beyond the state")
         with path.open("rb", buffering=0) as file:
             file.seek(request.offset)
             while block := file.read(CHUNK_BYTES):
@@ -175,65 +189,30 @@ class FederationService:
 
     def renew(self, site: str, request: Any, context: grpc.ServicerContext) -> Any:
         """A new certificate for the site that calls."""
-        chain = ca.renew(self._renewal_folder, site, request.certificate_request)
+        enrolment = self.gate.peer(context).enrolment
+        chain = ca.renew(self._renewal_folder, site, request.certificate_request, enrolment)
         if self._notary is not None:
             self._notary.renewed(site, chain)
         logger.info("site %s renewed its certificate", site)
         return pb.RenewReply(certificate_chain=chain)
 
     def handlers(self) -> grpc.GenericRpcHandler:
-        """The service for grpc, every method behind the same identity check."""
-        methods: dict[str, Callable[..., Any]] = {
-            "Hello": self.hello,
-            "Poll": self.poll,
-            "Fetch": self.fetch,
-            "Offset": self.offset,
-            "Submit": self.submit,
-            "Fail": self.fail,
-            "Renew": self.renew,
-        }
-        return grpc.method_handlers_generic_handler(
-            SERVICE, {name: self._handler(name, method) for name, method in methods.items()}
+        """The service for grpc, every method behind the same gate."""
+        return self.gate.handlers(
+            {
+                "Hello": self.hello,
+                "Poll": self.poll,
+                "Fetch": self.fetch,
+                "Offset": self.offset,
+                "Submit": self.submit,
+                "Fail": self.fail,
+                "Renew": self.renew,
+            }
         )
 
-    def _handler(self, name: str, method: Callable[..., Any]) -> Any:
-        call = CALLS[name]
 
-        def answer(request: Any, context: grpc.ServicerContext) -> Any:
-            site = self._site_of(context)
-            try:
-                return method(site, request, context)
-            except (ProtocolError, IdentityError) as error:
-                _refuse_quietly(context, site, name, error)
-
-        def answer_streaming(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-            site = self._site_of(context)
-            try:
-                yield from method(site, request, context)
-            except ProtocolError as error:
-                _refuse_quietly(context, site, name, error)
-
-        make = {
-            (False, False): grpc.unary_unary_rpc_method_handler,
-            (False, True): grpc.unary_stream_rpc_method_handler,
-            (True, False): grpc.stream_unary_rpc_method_handler,
-        }[call.request_streams, call.reply_streams]
-        return make(
-            answer_streaming if call.reply_streams else answer,
-            request_deserializer=call.request.FromString,
-            response_serializer=call.reply.SerializeToString,
-        )
-
-    def _site_of(self, context: grpc.ServicerContext) -> str:
-        try:
-            site = peer_site(context.auth_context(), self._consortium)
-        except IdentityError as error:
-            logger.warning("a call was refused: %s", error)
-            _refuse(context, grpc.StatusCode.UNAUTHENTICATED, str(error))
-        if site not in self._board:
-            logger.warning("site %s is not part of run %s; its call was refused", site, self._run)
-            _refuse(context, grpc.StatusCode.PERMISSION_DENIED, f"site {site} is not part of run {self._run}")
-        return site
+def _now_s() -> float:
+    return time.time()
 
 
 def _reference(wire: Any) -> PayloadReference:
@@ -243,31 +222,56 @@ def _reference(wire: Any) -> PayloadReference:
         raise ProtocolError("a payload's digest is not a SHA-256") from error
 
 
-def _refuse(context: grpc.ServicerContext, code: grpc.StatusCode, message: str) -> NoReturn:
-    context.abort(code, message)
-    raise AssertionError("abort returned")
+def _require_version(spoken: int, plan: Plan) -> None:
+    if spoken < version_needed(plan):
+        _refuse(
+            grpc.StatusCode.PERMISSION_DENIED,
+            f"protocol version {spoken} at the site, but this run's settings need {version_needed(plan)}: "
+            f"{UPGRADE_SITE}",
+        )
 
 
-def _refuse_quietly(context: grpc.ServicerContext, site: str, call: str, error: Exception) -> NoReturn:
-    logger.warning("site %s: %s refused: %s", site, call, error)
-    _refuse(context, grpc.StatusCode.FAILED_PRECONDITION, str(error))
+def _refuse(code: grpc.StatusCode, message: str) -> NoReturn:
+    raise CallRefused(code, message)
 
 
-def start_server(
-    service: FederationService, identity: Identity, listen: str, num_sites: int
-) -> tuple[grpc.Server, int]:
+class RunningServer:
+    """A server that answers, and the watch over its calls."""
+
+    def __init__(self, server: grpc.Server, gate: Gate) -> None:
+        self._server = server
+        self._gate = gate
+
+    def stop(self, grace: float | None) -> threading.Event:
+        """Answer no more; the event is set when all calls have ended."""
+        self._gate.stop()
+        ended: threading.Event = self._server.stop(grace)
+        return ended
+
+
+def start_server(service: FederationService, trust: Trust, listen: str, num_sites: int) -> tuple[RunningServer, int]:
     """Start answering on ``listen``; gives the server and the port it got (port 0 asks for any)."""
     server = grpc.server(
-        futures.ThreadPoolExecutor(max_workers=THREADS_PER_SITE * num_sites + 2, thread_name_prefix="call"),
+        # Threads are started as they are needed; sites may join the run while it goes on.
+        futures.ThreadPoolExecutor(
+            CALLS_PER_SITE * (num_sites + ROOM_TO_JOIN) + SPARE_THREADS, thread_name_prefix="call"
+        ),
+        maximum_concurrent_rpcs=MOST_CALLS,
         options=[
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+            ("grpc.absolute_max_metadata_size", 2 * MAX_METADATA_BYTES),
+            ("grpc.max_concurrent_streams", STREAMS_PER_CONNECTION),
+            ("grpc.server_handshake_timeout_ms", HANDSHAKE_S * 1000),
             ("grpc.so_reuseport", 0),
             ("grpc.keepalive_time_ms", 30_000),
+            ("grpc.keepalive_timeout_ms", 20_000),
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ],
     )
     server.add_generic_rpc_handlers((service.handlers(),))
-    port = server.add_secure_port(listen, server_credentials(identity))
+    port = server.add_secure_port(listen, server_credentials(trust.identity, trust.newer_identity))
     server.start()
-    return server, port
+    service.gate.start()
+    return RunningServer(server, service.gate), port

@@ -13,9 +13,11 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Literal
 
 from mammofed_shared.protocol import federation_pb2 as pb
+from mammofed_shared.protocol.wire import OLDEST_PROTOCOL, PROTOCOL_VERSION
 
 SILENT_AFTER_S = 100.0
 """A visit reports each second, an idle site polls at least every 20 s. A cut of a minute is no absence, and a dead site
@@ -51,6 +53,10 @@ class SiteStatus:
     verdict: str = ""
     """`contributed` or `refused`: how its last task of ``verdict_round`` ended."""
     verdict_round: int = -1
+    certificate_until: datetime | None = None
+    """End of the certificate that it last came with."""
+    protocol_version: int = 0
+    """0: it has not called."""
     knows_end: bool = False
     """Whether it has been told that the run is over."""
 
@@ -99,13 +105,16 @@ class SiteBoard:
         with self._lock:
             self._status.setdefault(site, SiteStatus(site, heard_s=now, moved_s=now))
 
-    def hello(self, site: str, num_training_exams: int, num_test_exams: int) -> None:
+    def hello(
+        self, site: str, num_training_exams: int, num_test_exams: int, protocol_version: int = PROTOCOL_VERSION
+    ) -> None:
         """A site has introduced itself."""
         self._change(
             site,
             state="connected",
             num_training_exams=num_training_exams,
             num_test_exams=num_test_exams,
+            protocol_version=protocol_version,
             knows_end=False,
         )
 
@@ -129,8 +138,14 @@ class SiteBoard:
             loss=_finite(request.loss),
             samples_per_s=_finite(request.samples_per_s),
             steps_per_s=_finite(request.steps_per_s),
+            protocol_version=request.protocol_version or OLDEST_PROTOCOL,
             **({"moved_s": time.monotonic()} if has_moved else {}),
         )
+
+    def certified(self, site: str, until: datetime) -> None:
+        """A site has come with a certificate that serves until then."""
+        if self._status[site].certificate_until != until:
+            self._change(site, certificate_until=until)
 
     def heard(self, site: str) -> None:
         """A site has given a sign of life, such as a part of an upload."""

@@ -16,6 +16,7 @@ from mammofed_shared.checkpoint import Failure
 from mammofed_shared.config.base import Settings
 from mammofed_shared.errors import StateError
 from mammofed_shared.files import write_whole
+from mammofed_shared.pki import days_left
 
 WRITE_EVERY_S = 1.0
 STALE_AFTER_S = 10.0
@@ -40,6 +41,8 @@ class SiteLine(Settings):
     steps_per_s: float
     last_seen: float
     num_training_exams: int
+    certificate_days: float | None = None
+    """Days until the certificate that the site last came with ends; a running site renews it by itself."""
 
 
 class RunStatus(Settings):
@@ -155,6 +158,7 @@ def _line(item: SiteStatus) -> SiteLine:
         steps_per_s=item.steps_per_s,
         last_seen=item.last_seen,
         num_training_exams=item.num_training_exams,
+        certificate_days=round(days_left(item.certificate_until), 2) if item.certificate_until else None,
     )
 
 
@@ -192,6 +196,7 @@ def status_table(status: RunStatus) -> Table:
         "loss",
         "samples/s",
         *(f"AUROC {n[6:]}" for n in aurocs),
+        "certificate",
         "seen",
     ]
     for heading in headings:
@@ -208,6 +213,7 @@ def status_table(status: RunStatus) -> Table:
             f"{line.loss:.3f}" if line.loss else "",
             f"{line.samples_per_s:.1f}" if line.samples_per_s else "",
             *(f"{metrics[name]:.3f}" if name in metrics else "–" for name in aurocs),
+            "" if line.certificate_days is None else f"{line.certificate_days:.0f} d",
             _ago(line.last_seen, status.written),
         )
     return table

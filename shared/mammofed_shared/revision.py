@@ -7,6 +7,15 @@ from pathlib import Path
 
 
 @cache
+def software_version() -> str:
+    """The version as `pip` knows it; `0` where mammofed runs from a source tree that was never installed."""
+    try:
+        return version("mammofed")
+    except PackageNotFoundError:
+        return "0"
+
+
+@cache
 def source_digest() -> str:
     """SHA-256: equal on two machines exactly when they run the same source of ``mammofed_shared``."""
     root = Path(__file__).parent
@@ -20,8 +29,4 @@ def source_digest() -> str:
 @cache
 def code_revision() -> str:
     """`0.1.0+<12 hex digits>`: the version, and the beginning of ``source_digest``."""
-    try:
-        number = version("mammofed")
-    except PackageNotFoundError:  # run from a source tree that was never installed
-        number = "0"
-    return f"{number}+{source_digest()[:12]}"
+    return f"{software_version()}+{source_digest()[:12]}"

@@ -10,7 +10,7 @@ from flwr.app import Context, RecordDict
 
 from mammofed_shared.config.site import SiteSettings
 from mammofed_shared.data.prepared import read_counts
-from mammofed_shared.errors import IdentityError, ProtocolError, RefusalCode, RunCancelled, RunStopped
+from mammofed_shared.errors import ProtocolError, RefusalCode, RunCancelled, RunStopped
 from mammofed_shared.exam import Split
 from mammofed_shared.pki import Identity
 from mammofed_shared.protocol import federation_pb2 as pb
@@ -23,18 +23,17 @@ from mammofed_site.allowed_numbers import told_progress
 from mammofed_site.app import SITE_KEY, app, current_gate, current_monitor
 from mammofed_site.audit import Audit
 from mammofed_site.data_digest import data_digest
-from mammofed_site.enrol import install_renewal, renewal_due, renewal_request
 from mammofed_site.gate import Gate, HeldBack
 from mammofed_site.hold import Hold, HoldWatch
 from mammofed_site.in_hand import InHand
 from mammofed_site.ledger import SiteLedger
 from mammofed_site.link import Interrupted, Link, NotWanted
 from mammofed_site.progress_bar import visit_shown
+from mammofed_site.renewal import Renewal
 from mammofed_site.visit import Monitor, VisitCancelled, VisitPaused, data_of, forget_result, visit_folder, warm_up
 
 logger = logging.getLogger(__name__)
 
-RENEW_AGAIN_AFTER_S = 24 * 3600.0
 REPORT_EVERY_S = 1.0
 """How often a visit under way tells the coordinator how far it is."""
 HELD_POLL_EVERY_S = 5.0
@@ -48,10 +47,9 @@ class SiteClient:
 
     def __init__(self, settings: SiteSettings, identity: Identity) -> None:
         self._settings = settings
-        self._identity = identity
         self._audit = Audit(settings.folder)
         self._gate = Gate(settings.site, self._audit)
-        self._ledger = SiteLedger(settings.folder, lambda: self._identity)
+        self._ledger = SiteLedger(settings.folder, lambda: self._renewal.identity)
         self._link = Link(settings.site, settings.server, identity, self._gate)
         self._in_hand = InHand(settings)
         self._monitor = Monitor()
@@ -63,7 +61,7 @@ class SiteClient:
             state=RecordDict(),
             run_config={},
         )
-        self._no_renewal_before_s = 0.0
+        self._renewal = Renewal(settings, identity, self._link, self._audit)
         become_flower_task(node_id=1)
 
     def run(self) -> None:
@@ -92,7 +90,7 @@ class SiteClient:
         Raises:
             Interrupted: the site holds still from now on.
         """
-        self._renew_if_due()
+        self._renewal.if_due()
         held = self._watch.now
         if held is Hold.VETOED:
             self._leave_off()
@@ -192,7 +190,7 @@ class SiteClient:
         self._gate.close()
         token = current_monitor.set(monitor)
         gate_token = current_gate.set(self._gate)
-        heartbeat = Heartbeat(self._link, plan, monitor, self._watch)
+        heartbeat = Heartbeat(self._link, plan, monitor, self._watch, self._renewal)
         try:
             heartbeat.start(pb.FETCHING)
             if state is not None:
@@ -229,31 +227,17 @@ class SiteClient:
             self._link.fetch(plan, state)
             self._audit.write("fetched", task=plan.task_id, digest=plan.state.digest, size=plan.state.size)
 
-    def _renew_if_due(self) -> None:
-        """Ask for a new certificate in time; a renewal that fails is tried again tomorrow, the old one still serves."""
-        if time.monotonic() < self._no_renewal_before_s or not renewal_due(self._identity):
-            return
-        self._no_renewal_before_s = time.monotonic() + RENEW_AGAIN_AFTER_S
-        folder, site, consortium = self._settings.identity, self._settings.site, self._settings.consortium
-        try:
-            chain = self._link.ask_renewal(renewal_request(folder, site, consortium))
-            self._identity = install_renewal(folder, chain, site, consortium)
-        except (IdentityError, NotWanted) as error:
-            logger.warning("the certificate, valid until %s, was not renewed: %s", self._identity.not_after, error)
-            return
-        self._link.renew(self._identity)
-        self._audit.write("renewed", not_after=self._identity.not_after.isoformat())
-
 
 class Heartbeat:
-    """Tells the coordinator how far a visit is, and hears whether it is still wanted."""
+    """Tells the coordinator how far a visit is, hears whether it is still wanted, and renews the certificate."""
 
-    def __init__(self, link: Link, plan: Plan, monitor: Monitor, watch: HoldWatch) -> None:
+    def __init__(self, link: Link, plan: Plan, monitor: Monitor, watch: HoldWatch, renewal: Renewal) -> None:
         self.state = pb.FETCHING
         self._watch = watch
         self._link = link
         self._plan = plan
         self._monitor = monitor
+        self._renewal = renewal
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True, name="heartbeat")
 
@@ -268,6 +252,7 @@ class Heartbeat:
 
     def _beat(self) -> None:
         while not self._stopped.wait(REPORT_EVERY_S):
+            self._renewal.if_due()
             told = told_progress(self._monitor.progress, self._watch.policy)
             reply = self._link.poll_once(pb.PollRequest(state=self.state, task_id=self._plan.task_id, **told))
             if reply is not None and reply.cancel and self.state != pb.SUBMITTING:

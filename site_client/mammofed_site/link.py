@@ -9,7 +9,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,7 +31,7 @@ from mammofed_shared.protocol.wire import (
     SERVICE,
     SOFTWARE_CONTRACT,
 )
-from mammofed_site.diagnosis import explain_unreachable
+from mammofed_site.diagnosis import explain_unreachable, skew_words
 from mammofed_site.gate import Gate, HeldBack
 
 logger = logging.getLogger(__name__)
@@ -43,6 +43,8 @@ CALL_TIMEOUT_S = 60.0
 """For calls that carry no payload; a long poll ends after 20 s."""
 SAY_AGAIN_AFTER_S = 60.0
 """How often the log repeats that the coordinator is away."""
+LONGEST_DETAILS = 500
+"""Characters of what the coordinator says that go into an error or a log line."""
 
 _WAIT_FOR = {
     grpc.StatusCode.UNAVAILABLE,
@@ -82,10 +84,12 @@ class Link:
         self._stopping = threading.Event()
         self._broken_off = threading.Event()
         self._connecting = threading.Lock()
+        self._channels: list[grpc.Channel] = []
+        self._calls: Mapping[str, Callable[..., Any]] = {}
         self._connect()
 
     def _connect(self) -> None:
-        self._channel = grpc.secure_channel(
+        channel = grpc.secure_channel(
             self._server,
             channel_credentials(self._identity),
             options=[
@@ -98,31 +102,38 @@ class Link:
                 ("grpc.enable_retries", 0),
             ],
         )
-        self._calls: dict[str, Callable[..., Any]] = {}
+        calls: dict[str, Callable[..., Any]] = {}
         for name, call in CALLS.items():
             make = {
-                (False, False): self._channel.unary_unary,
-                (False, True): self._channel.unary_stream,
-                (True, False): self._channel.stream_unary,
+                (False, False): channel.unary_unary,
+                (False, True): channel.unary_stream,
+                (True, False): channel.stream_unary,
             }[call.request_streams, call.reply_streams]
-            self._calls[name] = make(
+            calls[name] = make(
                 f"/{SERVICE}/{name}",
                 request_serializer=self.gate.serialize,
                 response_deserializer=call.reply.FromString,
             )
+        self._channels.append(channel)
+        self._calls = calls  # at once: another thread may be about to call
 
     def renew(self, identity: Identity) -> None:
-        """Use a new certificate from now on."""
+        """Use a new certificate from now on; a transfer that is under way ends over the connection that it has."""
+        self._reconnect(identity, keep=2)  # what is older is from the renewal before: a month ago
+
+    def _reconnect(self, identity: Identity, keep: int) -> None:
         with self._connecting:
-            old = self._channel
             self._identity = identity
             self._connect()
-        old.close()
+            older = self._channels[:-keep]
+            del self._channels[:-keep]
+        for channel in older:
+            channel.close()
 
     def interrupt(self) -> None:
         """Break off every call that is under way, and refuse others until ``go_on``; from any thread."""
         self._broken_off.set()
-        self.renew(self._identity)  # closing a channel ends its calls
+        self._reconnect(self._identity, keep=1)  # closing a channel ends its calls
 
     def go_on(self) -> None:
         """Let calls be made again after ``interrupt``."""
@@ -132,7 +143,8 @@ class Link:
         """End every call that is under way."""
         self._stopping.set()
         self._broken_off.set()
-        self._channel.close()
+        for channel in self._channels:
+            channel.close()
 
     # ── the calls ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -151,18 +163,30 @@ class Link:
             data=data,
             code=code,
         )
+        asked = 0.0
+
+        def ask() -> Any:
+            nonlocal asked
+            asked = time.time()
+            return self._calls["Hello"](request, timeout=CALL_TIMEOUT_S)
+
         try:
-            reply = self._patiently(lambda: self._calls["Hello"](request, timeout=CALL_TIMEOUT_S))
+            reply = self._patiently(ask)
         except NotWanted as error:
             raise Unreachable(f"the coordinator refuses to work with this site: {error}") from error
+        words = skew_words(reply.time, asked, time.time())
+        if words:
+            logger.warning("%s", words)
         return str(reply.run)
 
     def poll(self, request: Any) -> Any:
         """Say how far this site is, and hear what is wanted."""
+        request.protocol_version = PROTOCOL_VERSION
         return self._patiently(lambda: self._calls["Poll"](request, timeout=CALL_TIMEOUT_S))
 
     def poll_once(self, request: Any) -> Any | None:
         """As ``poll``, but None when the coordinator is away: a visit goes on without it."""
+        request.protocol_version = PROTOCOL_VERSION
         try:
             return self._calls["Poll"](request, timeout=CALL_TIMEOUT_S)
         except (grpc.RpcError, ValueError) as error:  # ValueError: the link was closed a moment ago
@@ -250,7 +274,7 @@ class Link:
 
     def _upload(self, parts: Iterator[Any], timeout: float | None = None) -> Any:
         with self.gate.passage() as passage:
-            call = self._channel.stream_unary(
+            call = self._channels[-1].stream_unary(
                 f"/{SERVICE}/Submit",
                 request_serializer=passage.serialize,
                 response_deserializer=pb.SubmitReply.FromString,
@@ -262,11 +286,14 @@ class Link:
         request = pb.FailRequest(task_id=task_id, refusal_code=code.value)
         self._patiently(lambda: self._calls["Fail"](request, timeout=CALL_TIMEOUT_S))
 
-    def ask_renewal(self, certificate_request: bytes) -> bytes:
-        """A new certificate chain for this site, PEM."""
+    def ask_renewal(self, certificate_request: bytes) -> bytes | None:
+        """A new certificate chain for this site, PEM; None when the coordinator is away, or gives none now."""
         request = pb.RenewRequest(certificate_request=certificate_request)
-        reply = self._patiently(lambda: self._calls["Renew"](request, timeout=CALL_TIMEOUT_S))
-        return bytes(reply.certificate_chain)
+        try:
+            return bytes(self._calls["Renew"](request, timeout=CALL_TIMEOUT_S).certificate_chain)
+        except (grpc.RpcError, ValueError) as error:  # ValueError: the link was closed a moment ago
+            logger.warning("the coordinator gave no new certificate: %s", _words_of(error))
+            return None
 
     # ── patience ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -293,12 +320,15 @@ class Link:
                 self.gate.raise_if_held()
                 status = error.code()
                 if status in _REFUSALS:
-                    raise Unreachable(f"the coordinator refuses this site: {error.details()}") from error
+                    raise Unreachable(f"the coordinator refuses this site: {_words_of(error)}") from error
                 if status not in _WAIT_FOR:
-                    raise NotWanted(error.details()) from error
+                    raise NotWanted(_words_of(error)) from error
                 if time.monotonic() - last_said > SAY_AGAIN_AFTER_S:
                     last_said = time.monotonic()
-                    logger.warning("%s", explain_unreachable(self._server, self._identity, str(error.details())))
+                    if status is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                        logger.warning("the coordinator asks this site to wait: %s", _words_of(error))
+                    else:
+                        logger.warning("%s", explain_unreachable(self._server, self._identity, _words_of(error)))
             self._broken_off.wait(wait_s * random.uniform(0.75, 1.25))
             if self._stopping.is_set():
                 raise Unreachable("the link was closed")
@@ -307,6 +337,12 @@ class Link:
     def _check_wanted(self) -> None:
         if self._broken_off.is_set():
             raise Unreachable("the link was closed") if self._stopping.is_set() else Interrupted
+
+
+def _words_of(error: Exception) -> str:
+    """What grpc or the coordinator says of a failed call, cut where a log line should end."""
+    said = error.details() if isinstance(error, grpc.RpcError) else error
+    return ascii(str(said))[1:-1][:LONGEST_DETAILS]
 
 
 def _parts(header: Any, path: Path) -> Iterator[Any]:

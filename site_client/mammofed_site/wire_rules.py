@@ -137,6 +137,7 @@ def rules_of(site: str) -> dict[str, dict[str, Rule]]:
             "samples_per_s": _rounded("speed"),
             "wait_s": _number("how long the coordinator may wait", LONG_POLL_S),
             "steps_per_s": _rounded("speed"),
+            "protocol_version": _number("as in Hello", PROTOCOL_VERSION),
         },
         "FetchRequest": {"task_id": task, "offset": _number("bytes that are here", 2**40)},
         "OffsetRequest": {"task_id": task},

@@ -53,7 +53,7 @@ def test_a_new_authority_serves_at_once(authority: ca.Authority) -> None:
     identity = pki.load_identity(authority.folder / ca.SERVER, "hospitals", pki.COORDINATOR, NOW)
     assert (authority.folder / ca.SERVER / "root.sha256").read_text().strip() == authority.root_fingerprint
     assert hosts_of(_leaf(identity.chain_pem)) == ["fl.example.org", "10.0.0.7"]
-    assert [line.site for line in ca.listing(authority.folder)] == ["coordinator"]
+    assert [line.site for line in ca.listing(authority.folder)] == ["coordinator", "(renewals)"]
 
 
 def test_keys_are_readable_by_their_owner_only(authority: ca.Authority) -> None:
@@ -170,7 +170,7 @@ def test_a_name_that_is_no_sites_is_not_signed(authority: ca.Authority, site: st
     csr, fingerprint = _request()
     with pytest.raises(IdentityError, match="site"):
         ca.sign(authority.folder, csr, site, fingerprint, PASSPHRASE, now=NOW)
-    assert len(ca.listing(authority.folder)) == 1
+    assert len(ca.listing(authority.folder)) == 2, "as after init"
 
 
 def test_a_request_with_an_rsa_key_is_refused(authority: ca.Authority) -> None:
@@ -195,7 +195,7 @@ def test_a_line_cut_by_a_power_cut_costs_no_other(authority: ca.Authority) -> No
     path.write_bytes(path.read_bytes() + b'{"serial": "12", "si')
     csr, fingerprint = _request()
     ca.sign(authority.folder, csr, "mayo", fingerprint, PASSPHRASE, now=NOW)
-    assert [line.site for line in ca.listing(authority.folder)] == ["coordinator", "mayo"]
+    assert [line.site for line in ca.listing(authority.folder)] == ["coordinator", "(renewals)", "mayo"]
 
 
 def test_a_line_of_another_kind_is_refused(authority: ca.Authority) -> None:
@@ -213,7 +213,7 @@ def test_there_is_no_list_where_there_is_no_authority(tmp_path: Path) -> None:
 def test_a_renewal_is_for_the_peers_site_and_needs_no_root_key(authority: ca.Authority) -> None:
     (authority.folder / "root" / "key.pem").unlink()
     csr, fingerprint = _request("spiffe://hospitals/site/upmc")
-    chain = x509.load_pem_x509_certificates(ca.renew(authority.folder / "renewal", "mayo", csr, NOW))
+    chain = x509.load_pem_x509_certificates(ca.renew(authority.folder / "renewal", "mayo", csr, 7, NOW))
     root = _leaf((authority.folder / "server" / "root.pem").read_bytes())
     assert len(chain) == 2
     pki.check_chain(chain, root, "hospitals", "mayo", NOW)
@@ -223,7 +223,7 @@ def test_a_renewal_is_for_the_peers_site_and_needs_no_root_key(authority: ca.Aut
 
 def test_a_renewal_ends_with_its_issuer(authority: ca.Authority) -> None:
     csr, _ = _request()
-    chain = ca.renew(authority.folder / "renewal", "mayo", csr, NOW + timedelta(days=60))
+    chain = ca.renew(authority.folder / "renewal", "mayo", csr, 7, NOW + timedelta(days=60))
     assert _leaf(chain).not_valid_after_utc == NOW + timedelta(days=90)
 
 
@@ -231,7 +231,7 @@ def test_a_renewal_ends_with_its_issuer(authority: ca.Authority) -> None:
 def test_an_issuer_that_has_ended_renews_nothing(authority: ca.Authority, days: int) -> None:
     csr, _ = _request()
     with pytest.raises(IdentityError, match=r"issuer of renewals serves from .*ca refresh"):
-        ca.renew(authority.folder / "renewal", "mayo", csr, NOW + timedelta(days=days))
+        ca.renew(authority.folder / "renewal", "mayo", csr, 7, NOW + timedelta(days=days))
 
 
 def test_a_refresh_changes_the_servers_keys_and_no_sites(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_a_renewal_is_due_in_the_last_third_or_month(
 
 def _renewal(consortium: Consortium, folder: Path, site: str = "mayo", now: datetime = NOW) -> bytes:
     csr = enrol.renewal_request(folder, site, "hospitals")
-    return ca.renew(consortium.authority / ca.RENEWAL, site, csr, now)
+    return ca.renew(consortium.authority / ca.RENEWAL, site, csr, 7, now)
 
 
 @pytest.fixture
@@ -191,8 +191,8 @@ def test_a_renewal_that_is_not_right_leaves_the_present_one(
     before = _files(short)
     for sent, match in [
         (of_another_key, "asked for was"),
-        (ca.renew(renewals, "upmc", csr, NOW), "site/upmc, expected spiffe://hospitals/site/emory"),
-        (ca.renew(other.authority / ca.RENEWAL, "emory", csr, NOW), "is foreign"),
+        (ca.renew(renewals, "upmc", csr, 7, NOW), "site/upmc, expected spiffe://hospitals/site/emory"),
+        (ca.renew(other.authority / ca.RENEWAL, "emory", csr, 7, NOW), "is foreign"),
         (b"hello", "no certificates in PEM"),
     ]:
         with pytest.raises(IdentityError, match=match):

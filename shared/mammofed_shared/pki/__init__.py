@@ -1,9 +1,11 @@
 """Who is who: keys, certificates and the names in them, as both sides need them. Free of torch and grpc.
 
 ``names`` says how a site is written in a certificate, ``keys`` makes and reads keys and requests, ``pair``
-keeps a key and its certificate together on disk, ``identity`` checks all of it before the first connection.
+keeps a key and its certificate together on disk, ``identity`` checks all of it before the first connection,
+``revocation`` reads the list of what was revoked, ``expiry`` warns of what ends soon.
 """
 
+from mammofed_shared.pki.expiry import WARN_WITHIN, Reminder, days_left, expiry_warning
 from mammofed_shared.pki.identity import (
     PIN_FILE,
     ROOT_FILE,
@@ -29,6 +31,8 @@ from mammofed_shared.pki.names import (
     authority_consortium,
     authority_uri,
     coordinator_uri,
+    enrolment_extension,
+    enrolment_serial,
     name_uri,
     read_name,
     site_uri,
@@ -43,6 +47,7 @@ from mammofed_shared.pki.pair import (
     read_pair,
     settle,
 )
+from mammofed_shared.pki.revocation import REVOKED_FILE, RevocationList, read_revocations
 
 __all__ = [
     "CERTIFICATE_FILE",
@@ -51,9 +56,13 @@ __all__ = [
     "KEY_MODE",
     "NEXT_KEY_FILE",
     "PIN_FILE",
+    "REVOKED_FILE",
     "ROOT_FILE",
+    "WARN_WITHIN",
     "Identity",
     "Pair",
+    "Reminder",
+    "RevocationList",
     "authority_consortium",
     "authority_uri",
     "certificate_fingerprint",
@@ -61,6 +70,10 @@ __all__ = [
     "check_pin",
     "commit_pair",
     "coordinator_uri",
+    "days_left",
+    "enrolment_extension",
+    "enrolment_serial",
+    "expiry_warning",
     "fingerprint",
     "key_pem",
     "load_identity",
@@ -74,6 +87,7 @@ __all__ = [
     "read_name",
     "read_pair",
     "read_request",
+    "read_revocations",
     "settle",
     "site_uri",
 ]

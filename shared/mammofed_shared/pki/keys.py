@@ -19,6 +19,9 @@ from mammofed_shared.errors import IdentityError
 KEY_MODE = 0o600
 """Mode of a key file: its owner reads and writes it, nobody else."""
 
+MAX_REQUEST_BYTES = 4096
+"""One of ours has about 500."""
+
 _OTHERS = 0o077
 _FINGERPRINT = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -122,14 +125,19 @@ def read_request(csr_pem: bytes) -> ec.EllipticCurvePublicKey:
     """The public key of a signing request, all that is taken from it.
 
     Raises:
-        IdentityError: it is not a request in PEM, its maker does not hold the key, or the key is not on P-256.
+        IdentityError: it is too large, not a request in PEM, not of a key on P-256, or its maker does not hold the key.
     """
+    if len(csr_pem) > MAX_REQUEST_BYTES:
+        raise IdentityError(
+            f"the signing request has {len(csr_pem)} bytes, expected at most {MAX_REQUEST_BYTES}; send the file "
+            "request.csr that `enrol` made."
+        )
     try:
         request = x509.load_pem_x509_csr(csr_pem)
+        key = check_p256(request.public_key(), "the signing request")  # first: a huge RSA key is slow to verify with
         held = request.is_signature_valid
-        key = request.public_key()
     except (ValueError, UnsupportedAlgorithm, InvalidSignature) as error:
         raise IdentityError("not a signing request in PEM; send the file request.csr that `enrol` made.") from error
     if not held:
         raise IdentityError("the signing request is not signed by its own key; make it again with `enrol`.")
-    return check_p256(key, "the signing request")
+    return key

@@ -18,6 +18,10 @@ SLUG = r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?"
 _PEER = re.compile(rf"spiffe://(?P<consortium>{SLUG})/(?:site/(?P<site>{SLUG})|coordinator)")
 _AUTHORITY = re.compile(rf"spiffe://(?P<consortium>{SLUG})")
 
+ENROLMENT = x509.ObjectIdentifier("2.25.190718836356733291853357953254460980241")
+"""Extension of a renewed certificate: the serial number (DER INTEGER) of the certificate that the root signed when the
+site enrolled. An arc below 2.25 needs no registry (ITU-T X.667)."""
+
 
 def site_uri(consortium: str, site: str) -> str:
     """The URI that is a site.
@@ -78,6 +82,28 @@ def authority_consortium(certificate: x509.Certificate) -> str:
     if match is None:
         raise IdentityError(f"the certificate is for {uri!r}; expected an authority's, spiffe://<consortium>.")
     return match["consortium"]
+
+
+def enrolment_extension(serial: int) -> x509.UnrecognizedExtension:
+    """What a renewed certificate says of the one that its site enrolled with."""
+    length = serial.bit_length() // 8 + 1  # a leading zero bit keeps it positive; serial numbers end at 20 bytes
+    return x509.UnrecognizedExtension(ENROLMENT, bytes([2, length]) + serial.to_bytes(length, "big"))
+
+
+def enrolment_serial(certificate: x509.Certificate) -> int:
+    """The serial number of the certificate that a site enrolled with: its own where it was never renewed.
+
+    Raises:
+        IdentityError: the extension is not what ``enrolment_extension`` makes.
+    """
+    try:
+        value = certificate.extensions.get_extension_for_oid(ENROLMENT).value
+    except x509.ExtensionNotFound:
+        return certificate.serial_number
+    raw = value.value if isinstance(value, x509.UnrecognizedExtension) else b""
+    if len(raw) < 3 or raw[0] != 2 or raw[1] != len(raw) - 2:
+        raise IdentityError("the certificate does not say what it was enrolled by; the site must enrol again.")
+    return int.from_bytes(raw[2:], "big")
 
 
 def _slug(what: str, name: str) -> str:

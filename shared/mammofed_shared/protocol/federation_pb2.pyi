@@ -97,17 +97,19 @@ class HelloRequest(_message.Message):
     def __init__(self, protocol_version: _Optional[int] = ..., software_contract: _Optional[str] = ..., site: _Optional[str] = ..., num_training_exams: _Optional[int] = ..., num_test_exams: _Optional[int] = ..., data: _Optional[str] = ..., code: _Optional[str] = ...) -> None: ...
 
 class HelloReply(_message.Message):
-    __slots__ = ("protocol_version", "software_contract", "run")
+    __slots__ = ("protocol_version", "software_contract", "run", "time")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     SOFTWARE_CONTRACT_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     software_contract: str
     run: str
-    def __init__(self, protocol_version: _Optional[int] = ..., software_contract: _Optional[str] = ..., run: _Optional[str] = ...) -> None: ...
+    time: float
+    def __init__(self, protocol_version: _Optional[int] = ..., software_contract: _Optional[str] = ..., run: _Optional[str] = ..., time: _Optional[float] = ...) -> None: ...
 
 class PollRequest(_message.Message):
-    __slots__ = ("state", "task_id", "epoch", "step", "num_steps", "loss", "samples_per_s", "wait_s", "steps_per_s")
+    __slots__ = ("state", "task_id", "epoch", "step", "num_steps", "loss", "samples_per_s", "wait_s", "steps_per_s", "protocol_version")
     STATE_FIELD_NUMBER: _ClassVar[int]
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -117,6 +119,7 @@ class PollRequest(_message.Message):
     SAMPLES_PER_S_FIELD_NUMBER: _ClassVar[int]
     WAIT_S_FIELD_NUMBER: _ClassVar[int]
     STEPS_PER_S_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     state: SiteState
     task_id: str
     epoch: int
@@ -126,7 +129,8 @@ class PollRequest(_message.Message):
     samples_per_s: float
     wait_s: int
     steps_per_s: float
-    def __init__(self, state: _Optional[_Union[SiteState, str]] = ..., task_id: _Optional[str] = ..., epoch: _Optional[int] = ..., step: _Optional[int] = ..., num_steps: _Optional[int] = ..., loss: _Optional[float] = ..., samples_per_s: _Optional[float] = ..., wait_s: _Optional[int] = ..., steps_per_s: _Optional[float] = ...) -> None: ...
+    protocol_version: int
+    def __init__(self, state: _Optional[_Union[SiteState, str]] = ..., task_id: _Optional[str] = ..., epoch: _Optional[int] = ..., step: _Optional[int] = ..., num_steps: _Optional[int] = ..., loss: _Optional[float] = ..., samples_per_s: _Optional[float] = ..., wait_s: _Optional[int] = ..., steps_per_s: _Optional[float] = ..., protocol_version: _Optional[int] = ...) -> None: ...
 
 class PollReply(_message.Message):
     __slots__ = ("run_state", "plan", "cancel")

@@ -10,8 +10,11 @@ from mammofed_shared.config.tasks import TaskSettings
 from mammofed_shared.errors import ProtocolError
 from mammofed_shared.protocol import federation_pb2 as pb
 from mammofed_shared.protocol.plan import Encoding, PayloadReference, Plan
+from mammofed_shared.revision import software_version
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
+OLDEST_PROTOCOL = 2
+"""Sites of the version before are served, with plans that they understand (``version_needed``)."""
 SOFTWARE_CONTRACT = "mammofed-1"
 """Changes whenever two versions of the code could compute different weights from the same plan."""
 
@@ -21,6 +24,7 @@ CHUNK_BYTES = 252 * 2**10
 each message into freshly mapped memory (2.9 ms CPU for one of 1 MiB, 0.02 ms for one of 252 KiB)."""
 MAX_MESSAGE_BYTES = 4 * 2**20
 LONG_POLL_S = 20
+UPGRADE_SITE = f"upgrade the site: pip install mammofed=={software_version()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,28 @@ CALLS = MappingProxyType(
     }
 )
 """The service of federation.proto, for grpc's generic handlers and callables (so no untyped stub is generated)."""
+
+
+def upgrade_words(protocol_version: int, software_contract: str) -> str:
+    """Why a site of this version cannot take part here and what to do; empty when it can."""
+    here = f"{OLDEST_PROTOCOL} or {PROTOCOL_VERSION} here"
+    if protocol_version < OLDEST_PROTOCOL:
+        return f"protocol version {protocol_version} at the site, {here}: {UPGRADE_SITE}"
+    if protocol_version > PROTOCOL_VERSION:
+        return (
+            f"protocol version {protocol_version} at the site, {here}: ask the lead to upgrade the coordinator, or "
+            f"install its version: pip install mammofed=={software_version()}"
+        )
+    if software_contract != SOFTWARE_CONTRACT:
+        return f"software of another contract at the site, {SOFTWARE_CONTRACT!r} here: {UPGRADE_SITE}"
+    return ""
+
+
+def version_needed(plan: Plan) -> int:
+    """The oldest protocol version whose sites can carry out a plan: version 2 ignores fields that it does not know."""
+    is_plain = not plan.proximal_mu and not plan.control_variates and plan.download == plan.upload == "fp32"
+    return OLDEST_PROTOCOL if is_plain else PROTOCOL_VERSION
+
 
 _KIND_TO_WIRE = {"train": pb.TRAIN, "evaluate": pb.EVALUATE, "query": pb.QUERY}
 _KIND_FROM_WIRE = {wire: kind for kind, wire in _KIND_TO_WIRE.items()}

@@ -19,7 +19,7 @@ from mammofed_server import ca
 from mammofed_shared import tls13
 from mammofed_shared.errors import IdentityError
 from mammofed_shared.pki import Identity, load_identity
-from mammofed_shared.protocol.tls import channel_credentials, peer_site, server_credentials
+from mammofed_shared.protocol.tls import channel_credentials, peer_of, server_credentials
 from mammofed_site import enrol
 
 METHOD = "/test/Who"
@@ -37,7 +37,7 @@ def port(consortium: Consortium) -> Iterator[int]:
 
     def who(request: bytes, context: grpc.ServicerContext) -> bytes:
         try:
-            return peer_site(context.auth_context(), consortium.name).encode()
+            return peer_of(context.auth_context(), consortium.name).site.encode()
         except IdentityError as error:
             return f"refused: {error}".encode()
 
@@ -88,7 +88,7 @@ def test_an_enrolled_site_gets_through_and_is_known_by_its_certificate(port: int
 def test_a_renewed_certificate_gets_through_with_its_issuer(port: int, consortium: Consortium, tmp_path: Path) -> None:
     folder = consortium.enrol("mayo", tmp_path / "mayo", days=20)
     csr = enrol.renewal_request(folder, "mayo", consortium.name)
-    chain = ca.renew(consortium.authority / ca.RENEWAL, "mayo", csr)
+    chain = ca.renew(consortium.authority / ca.RENEWAL, "mayo", csr, 7)
     identity = enrol.install_renewal(folder, chain, "mayo", consortium.name)
     assert identity.chain_pem.count(b"BEGIN CERTIFICATE") == 2
     assert _ask(port, channel_credentials(identity)) == "mayo"
@@ -183,20 +183,20 @@ def _context(consortium: Consortium, site: str, version: bytes = b"TLSv1.3") -> 
 
 def test_a_connection_of_an_older_version_has_no_peer(consortium: Consortium) -> None:
     with pytest.raises(IdentityError, match=r"speaks TLSv1\.2; expected TLSv1\.3"):
-        peer_site(_context(consortium, "mayo", b"TLSv1.2"), consortium.name)
+        peer_of(_context(consortium, "mayo", b"TLSv1.2"), consortium.name)
     with pytest.raises(IdentityError, match="speaks no TLS"):
-        peer_site({}, consortium.name)
+        peer_of({}, consortium.name)
 
 
 def test_a_peer_of_another_trust_domain_is_no_site(consortium: Consortium) -> None:
     with pytest.raises(IdentityError, match="of consortium 'hospitals'; expected a site of 'clinics'"):
-        peer_site(_context(consortium, "mayo"), "clinics")
+        peer_of(_context(consortium, "mayo"), "clinics")
 
 
 def test_a_connection_does_not_outlive_its_certificate(consortium: Consortium) -> None:
-    assert peer_site(_context(consortium, "mayo"), consortium.name) == "mayo"
+    assert peer_of(_context(consortium, "mayo"), consortium.name).site == "mayo"
     with pytest.raises(IdentityError, match="while it was connected"):
-        peer_site(_context(consortium, "mayo"), consortium.name, datetime.now(UTC) + timedelta(days=366))
+        peer_of(_context(consortium, "mayo"), consortium.name, datetime.now(UTC) + timedelta(days=366))
 
 
 @pytest.mark.parametrize(("first", "in_time"), [("mammofed_server", True), ("grpc", False)])
