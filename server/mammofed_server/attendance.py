@@ -81,5 +81,8 @@ def check_quorum(settings: RunSettings, turns: Iterable[Turn], run: RunState) ->
     for turn in turns:
         rounds.setdefault(turn.round, []).append(turn)
     for number, of_round in rounds.items():
-        if not Attendance(settings, of_round, run).can_spare():
+        attendance = Attendance(settings, of_round, run)
+        for site in {*run.members().of_round(number)} - {*run.members().of_round(number + 1)}:
+            attendance.leave(site)
+        if not attendance.can_spare():
             raise StateError(f"round {number} has fewer sites than its quorum, so run {settings.run} is not finished")

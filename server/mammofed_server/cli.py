@@ -15,7 +15,6 @@ from rich.table import Table
 from mammofed_server import ca
 from mammofed_server.control import Control
 from mammofed_server.export import export_checkpoint
-from mammofed_server.members import ask
 from mammofed_server.quality import quality_table
 from mammofed_server.run_state import RunState
 from mammofed_server.serve import serve
@@ -141,7 +140,7 @@ def join(site: Site, config: Config = DEFAULT_CONFIG, overrides: Overrides = Non
 
     It needs a certificate (`ca sign`) and its own YAML, nothing else; the run goes on meanwhile.
     """
-    ask(RunState.open(_folder_of_run(config, overrides)), site, "join")
+    RunState.open(_folder_of_run(config, overrides)).members().ask(site, "join")
     typer.echo(f"{site} joins at the next round that begins after it has connected and told its counts")
 
 
@@ -151,7 +150,8 @@ def leave(site: Site, config: Config = DEFAULT_CONFIG, overrides: Overrides = No
 
     A visit that it is making now is still taken; one for which the run waits in vain is given up at once.
     """
-    ask(RunState.open(_folder_of_run(config, overrides)), site, "leave")
+    run = RunState.open(_folder_of_run(config, overrides))
+    run.members().ask(site, "leave", run.record.settings.quorum or 1)
     typer.echo(f"{site} leaves before the next round; `fl-server join` takes it back")
 
 

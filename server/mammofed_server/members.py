@@ -13,7 +13,6 @@ from typing import Literal
 
 from pydantic import TypeAdapter
 
-from mammofed_server.run_state import RunState
 from mammofed_shared.config.base import Settings, Slug
 from mammofed_shared.errors import StateError
 from mammofed_shared.files import write_whole
@@ -43,10 +42,11 @@ class MembersRecord(Settings):
 class Members:
     """The members of a run, round by round. Safe to read from every thread; one thread settles."""
 
-    def __init__(self, run: RunState) -> None:
-        self._first = run.record.settings.sites
-        self._path = run.folder / "members.json"
-        self._requests = run.folder / "member-requests"
+    def __init__(self, folder: Path, first: tuple[str, ...]) -> None:
+        """``folder`` is the run's, ``first`` the sites that it began with."""
+        self._first = first
+        self._path = folder / "members.json"
+        self._requests = folder / "member-requests"
         self._record = MembersRecord()
         if self._path.exists():
             self._record = MembersRecord.model_validate_json(self._path.read_text(encoding="utf-8"))
@@ -76,6 +76,34 @@ class Members:
         """Sites for which the lead has asked this and it is not settled yet."""
         return tuple(site for site, asked in _requests(self._requests) if asked == word)
 
+    def ask(self, site: str, word: Word, least: int = 1) -> None:
+        """Ask, in the lead's name, that a site joins or leaves before the next round; the last word on a site counts.
+
+        Args:
+            site: its name.
+            word: what it shall do.
+            least: members that must be left.
+
+        Raises:
+            StateError: it is a member already, or none, or its name cannot be one, or too few would be left; the
+                message says which.
+        """
+        try:
+            _site_name.validate_python(site)
+        except ValueError as error:
+            raise StateError(f"{site!r} cannot be a site: lower-case letters, digits and inner dashes") from error
+        members, path = self.of_round(_EVER), self._requests / site
+        if (word == "join") == (site in members):
+            if path.exists():  # what was asked before is taken back
+                path.unlink()
+                return
+            is_what = "a member already" if word == "join" else "no member"
+            raise StateError(f"{site} is {is_what} of this run: {', '.join(members)}")
+        num_left = len(set(members) - {site, *self.asked_to("leave")})
+        if word == "leave" and num_left < least:
+            raise StateError(f"without {site} the run would have {num_left} sites; its quorum is {least}")
+        write_whole(path, word)
+
     def settle(self, round_number: int, joined: Iterable[str]) -> None:
         """Fix the members of a round that has not begun: all who asked to leave have left, ``joined`` have joined."""
         if round_number <= self._record.settled:
@@ -97,24 +125,3 @@ def _requests(folder: Path) -> list[tuple[str, str]]:
             with suppress(FileNotFoundError):  # settled meanwhile
                 found.append((path.name, path.read_text(encoding="utf-8")))
     return found
-
-
-def ask(run: RunState, site: str, word: Word) -> None:
-    """Ask, in the lead's name, that a site joins or leaves before the next round; the last word on a site counts.
-
-    Raises:
-        StateError: it is a member already, or none, or its name cannot be one; the message says which.
-    """
-    name, members = run.record.settings.run, Members(run).of_round(_EVER)
-    path = run.folder / "member-requests" / site
-    try:
-        _site_name.validate_python(site)
-    except ValueError as error:
-        raise StateError(f"{site!r} cannot be a site: lower-case letters, digits and inner dashes") from error
-    if (word == "join") == (site in members):
-        if path.exists():  # what was asked before is taken back
-            path.unlink()
-            return
-        is_what = "a member already" if word == "join" else "no member"
-        raise StateError(f"{site} is {is_what} of run {name}: {', '.join(members)}")
-    write_whole(path, word)

@@ -15,7 +15,8 @@ from typing import Literal, Protocol
 
 from pydantic import ValidationError
 
-from mammofed_server.schedule import Schedule, SitesOfRound, make_schedule
+from mammofed_server.members import Members
+from mammofed_server.schedule import Schedule, make_schedule
 from mammofed_shared.checkpoint import (
     STATE_FILE,
     Contribution,
@@ -209,12 +210,13 @@ class RunState:
             code=code_revision(),
         )
 
-    def schedule(self, members: SitesOfRound | None = None) -> Schedule:
-        """All turns of the run, as its files decide them.
+    def members(self) -> Members:
+        """Who takes part in which round."""
+        return Members(self.folder, self.record.settings.sites)
 
-        Args:
-            members: who is in the run in each round; None: the sites that it began with, in all of them.
-        """
+    def schedule(self) -> Schedule:
+        """All turns of the run, as its files decide them; rounds to come have the members of today."""
+        members = self.members().of_round
         settings, held = self.record.settings, self.quality()
         sizes = {site: counts.get("num_exams", 0.0) for site, counts in held.counts.items()} if held else None
         return make_schedule(settings.schedule, settings.sites, members=members, seed=settings.seed, sizes=sizes)

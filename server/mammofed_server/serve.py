@@ -19,7 +19,6 @@ from mammofed_server.grid import MailboxGrid
 from mammofed_server.initial import MakeState, begin_run, make_in_process_of_its_own
 from mammofed_server.ledger import keep_ledger
 from mammofed_server.mailbox import Mailbox
-from mammofed_server.members import Members
 from mammofed_server.notary import Notary
 from mammofed_server.run_state import RunState
 from mammofed_server.service import FederationService, start_server
@@ -59,7 +58,7 @@ def serve(settings: RunSettings) -> RunState:
             return run
         run.verify_last()
         mailbox = Mailbox(run.folder / "spool", run.record.spec)
-        members = Members(run)
+        members = run.members()
         board = SiteBoard(members.ever, newcomers=lambda: members.asked_to("join"))
         writer = StatusWriter(run, board)
         control = Control(run.folder)

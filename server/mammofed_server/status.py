@@ -75,7 +75,6 @@ class StatusWriter:
     def __init__(self, run: RunState, board: SiteBoard) -> None:
         self._run = run
         self._board = board
-        self._schedule = run.schedule()
         self._begin_turn = run.last_turn()
         self._begin_s = time.monotonic()
         self._stop = threading.Event()
@@ -104,7 +103,7 @@ class StatusWriter:
 
     def read(self) -> RunStatus:
         """The status as it is now."""
-        turn = self._run.last_turn()
+        turn, num_turns = self._run.last_turn(), len(self._run.schedule().turns)
         manifest = self._run.manifest(turn)
         evaluation = self._run.evaluation(turn) or (self._run.evaluation(turn - 1) if turn else None)
         return RunStatus(
@@ -112,10 +111,10 @@ class StatusWriter:
             configuration=self._run.record.settings.digest,
             state=self.word,
             turn=turn,
-            num_turns=len(self._schedule.turns),
+            num_turns=num_turns,
             round=manifest.round,
             num_rounds=self._run.record.settings.schedule.rounds,
-            eta_s=self._eta_s(turn),
+            eta_s=self._eta_s(turn, num_turns),
             written=time.time(),
             state_digest=manifest.state.digest,
             skipped=tuple(skipped_visit(item) for item in manifest.skipped),
@@ -125,11 +124,11 @@ class StatusWriter:
             else {},
         )
 
-    def _eta_s(self, turn: int) -> float | None:
+    def _eta_s(self, turn: int, num_turns: int) -> float | None:
         done = turn - self._begin_turn
         if done < 1:
             return None
-        return (time.monotonic() - self._begin_s) / done * (len(self._schedule.turns) - turn)
+        return (time.monotonic() - self._begin_s) / done * (num_turns - turn)
 
 
 def skipped_visit(item: Failure) -> str:

@@ -19,6 +19,7 @@ from mammofed_server.control import Control
 from mammofed_server.folding import Folded, SiteUpdate, fold
 from mammofed_server.grid import FileGrid
 from mammofed_server.plans import PlanMaker
+from mammofed_server.quality import ask_newcomer
 from mammofed_server.run_state import EvaluationRecord, RunState
 from mammofed_server.schedule import Turn, Visit
 from mammofed_shared.checkpoint import Contribution, Failure
@@ -57,13 +58,46 @@ class FileStrategy(Strategy):
         """
         self._grid = grid
         grid.forget(item.task_id for item in self._last_visits())  # killed between commit and forget
-        self.start(
-            grid,
-            initial_arrays=ArrayRecord(),
-            num_rounds=len(self._schedule.turns) - self._done,
-            evaluate_fn=self._evaluate_what_is_missing,
-        )
+        for site in self._run.members().ever:
+            grid.admit(site)
+        while turns := self._turns_of_next_round():
+            self.start(
+                grid,
+                initial_arrays=ArrayRecord(),
+                num_rounds=len(turns),
+                evaluate_fn=self._evaluate_what_is_missing,
+            )
+            self._done += len(turns)
+        self._evaluate_what_is_missing(0, ArrayRecord())
         check_quorum(self._settings, self._schedule.turns, self._run)
+
+    def _turns_of_next_round(self) -> list[Turn]:
+        """The turns that are left of the round in hand, or those of the next one, once its members are settled."""
+        left = self._schedule.turns[self._done :]
+        if left and all(turn.round != left[0].round for turn in self._schedule.turns[: self._done]):
+            self._settle_members(left[0].round)
+            left = self._schedule.turns[self._done :]
+        return [turn for turn in left if turn.round == left[0].round]
+
+    def _settle_members(self, round_number: int) -> None:
+        members = self._run.members()
+        if members.settled >= round_number:
+            return
+        self._evaluate_what_is_missing(0, ArrayRecord())  # before who evaluates may change
+        joined = [site for site in members.asked_to("join") if self._may_join(site, round_number)]
+        members.settle(round_number, joined)
+        self._schedule = self._run.schedule()
+        self._plans = PlanMaker(self._run, self._schedule)
+        before, now = set(members.of_round(round_number - 1)), set(members.of_round(round_number))
+        for site in sorted(before ^ now):
+            logger.info("round %d: site %s has %s", round_number, site, "joined" if site in now else "left")
+
+    def _may_join(self, site: str, round_number: int) -> bool:
+        if not self._file_grid.is_there(site):
+            logger.warning("round %d begins without site %s, which is to join: it is not connected", round_number, site)
+            return False
+        self._file_grid.admit(site)
+        return ask_newcomer(self._run, self._file_grid, self._plans.query(site, round_number))
 
     # ── training ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -162,7 +196,10 @@ class FileStrategy(Strategy):
 
     def _attendance_of(self, round_number: int) -> Attendance:
         turns = [turn for turn in self._schedule.turns if turn.round == round_number]
-        return Attendance(self._settings, turns, self._run)
+        attendance = Attendance(self._settings, turns, self._run)
+        for site in self._run.members().asked_to("leave"):
+            attendance.leave(site)
+        return attendance
 
     def _last_visits(self) -> tuple[Contribution | Failure, ...]:
         last = self._run.manifest(self._done)
@@ -220,7 +257,7 @@ class FileStrategy(Strategy):
             plan_message(
                 self._plans.evaluation(site, manifest), self._run.state_path(turn), self._file_grid.node_of(site)
             )
-            for site in self._settings.evaluation_sites
+            for site in self._settings.evaluation.sites or self._run.members().of_round(manifest.round)
         ]
 
     def _commit_evaluation(self, turn: int, replies: Iterable[Message]) -> None:

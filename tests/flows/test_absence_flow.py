@@ -15,7 +15,6 @@ from mammofed_server.app import app as server_app
 from mammofed_server.control import Control
 from mammofed_server.grid import MailboxGrid
 from mammofed_server.mailbox import Mailbox, Upload
-from mammofed_server.members import Members
 from mammofed_server.run_state import RunState
 from mammofed_server.sites import SiteBoard
 from mammofed_shared.errors import RefusalCode, RunStopped
@@ -48,7 +47,7 @@ class Hospital:
 
     def live(self, until: threading.Event) -> None:
         while not until.wait(0.01):
-            if self.is_dead.is_set():
+            if self.is_dead.is_set() or self.name not in self._board:  # the coordinator refuses who is not of the run
                 continue
             is_vetoed = self.is_vetoed.is_set()
             self._board.polled(self.name, pb.PollRequest(state=pb.VETOED if is_vetoed else pb.READY), "")
@@ -85,9 +84,9 @@ class Federation:
         self.run = begin_small_run(folder / "server", **settings)
         names = self.run.record.settings.sites
         self.mailbox = Mailbox(self.run.folder / "spool", SMALL_SPEC)
-        self.board = SiteBoard(names)
-        self.hospitals = {name: Hospital(name, self.mailbox, self.board, folder) for name in names}
-        self._grid = MailboxGrid(names, self.mailbox, Control(self.run.folder), self.board, Members(self.run))
+        self.board = SiteBoard(names, newcomers=lambda: self.run.members().asked_to("join"))
+        self.hospitals = {name: Hospital(name, self.mailbox, self.board, folder) for name in (*names, "later")}
+        self._grid = MailboxGrid(names, self.mailbox, Control(self.run.folder), self.board, self.run.members())
 
     @contextmanager
     def alive(self) -> Iterator[None]:
@@ -222,12 +221,14 @@ def test_a_substitute_trains_in_the_place_of_a_dead_site(tmp_path: Path, kind: s
 
 def test_the_quorum_is_kept_although_the_policy_is_skip(tmp_path: Path) -> None:
     federation = Federation(tmp_path, on_absence="skip", quorum=1, schedule={"kind": "fedavg", "rounds": 1})
-    both = list(federation.hospitals.values())
+    both = [federation.hospitals["central"], federation.hospitals["mayo"]]
     for hospital in both:
         hospital.act = _at(1, "die")
 
     def wake() -> None:
-        while all(federation.mailbox.next_plan(item.name, 0) for item in both) or not both[0].is_dead.is_set():
+        assert all(item.is_dead.wait(LONGEST_S) for item in both)
+        visits = [(item.name, f"test/r0001/v{number:05d}/{item.name}/train") for number, item in enumerate(both, 1)]
+        while all(federation.mailbox.is_open(*visit) for visit in visits):
             threading.Event().wait(0.05)
         threading.Event().wait(SILENT_S)
         for hospital in both:
@@ -278,3 +279,74 @@ def test_a_failure_that_leaves_a_round_without_quorum_stops_the_run(tmp_path: Pa
     with federation.alive(), pytest.raises(RunStopped, match="fewer than 1 sites, its quorum"):
         federation.coordinate()
     assert federation.run.last_turn() == 0 and federation.run.ending() is None
+
+
+def _contributors(run: RunState) -> list[list[str]]:
+    return [[item.site for item in run.manifest(turn).contributions] for turn in range(1, run.last_turn() + 1)]
+
+
+@pytest.mark.parametrize("kind", ["alternating", "fedavg"])
+def test_a_site_joins_and_another_leaves_between_rounds(tmp_path: Path, kind: str) -> None:
+    federation = Federation(tmp_path, schedule={"kind": kind, "rounds": 3}, evaluation={"when": "never"})
+
+    def asks(plan: Plan) -> Act:
+        if plan.kind == "train" and plan.round == 1:
+            federation.run.members().ask("later", "join")
+            while not federation.board.is_there("later"):
+                threading.Event().wait(0.01)
+        if plan.kind == "train" and plan.round == 2:
+            federation.run.members().ask("mayo", "leave")
+        return "do"
+
+    federation.hospitals["central"].act = asks
+    with federation.alive():
+        run = federation.coordinate()
+    by_round = {
+        "alternating": [["central"], ["mayo"], ["central"], ["mayo"], ["later"], ["central"], ["later"]],
+        "fedavg": [["central", "mayo"], ["central", "mayo", "later"], ["central", "later"]],
+    }
+    assert _contributors(run) == by_round[kind] and run.ending() == "finished"
+    assert federation.hospitals["later"].asked[0] == "test/r0002/v00000/later/query", "it is asked first what it holds"
+    counts = run.quality()
+    assert counts is not None and set(counts.counts) == {"central", "mayo", "later"}
+    assert [run.members().of_round(number) for number in (1, 2, 3)] == [
+        ("central", "mayo"),
+        ("central", "mayo", "later"),
+        ("central", "later"),
+    ]
+
+
+def test_a_newcomer_that_is_not_there_joins_a_round_later(tmp_path: Path) -> None:
+    federation = Federation(tmp_path, schedule={"kind": "alternating", "rounds": 3})
+    later = federation.hospitals["later"]
+    later.is_dead.set()
+    federation.run.members().ask("later", "join")
+
+    def wakes(plan: Plan) -> Act:
+        if plan.kind == "train" and plan.round == 2:
+            later.is_dead.clear()
+            while not federation.board.is_there("later"):
+                threading.Event().wait(0.01)
+        return "do"
+
+    federation.hospitals["mayo"].act = wakes
+    with federation.alive():
+        run = federation.coordinate()
+    assert _contributors(run)[-3:] == [["central"], ["mayo"], ["later"]] and run.last_turn() == 7
+
+
+def test_a_dead_site_that_leaves_is_waited_for_no_longer(tmp_path: Path) -> None:
+    federation = Federation(tmp_path)
+    mayo = federation.hospitals["mayo"]
+    mayo.act = _at(1, "die")
+
+    def let_go() -> None:
+        assert mayo.is_dead.wait(LONGEST_S)
+        federation.run.members().ask("mayo", "leave")
+
+    letting = threading.Thread(target=let_go, daemon=True)
+    letting.start()
+    with federation.alive():
+        run = federation.coordinate()
+    assert _contributors(run) == [["central"], [], ["central"]] and run.ending() == "finished"
+    assert [(item.site, item.code) for item in run.manifest(3).skipped] == [("mayo", "ABSENT")]

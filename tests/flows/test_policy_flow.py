@@ -23,7 +23,6 @@ from mammofed_server.app import app as server_app
 from mammofed_server.control import Control
 from mammofed_server.grid import MailboxGrid
 from mammofed_server.mailbox import Mailbox, Upload
-from mammofed_server.members import Members
 from mammofed_server.run_state import RunState
 from mammofed_server.sites import SiteBoard
 from mammofed_server.status import read_status
@@ -147,7 +146,7 @@ class Spool:
         try:
             names = self.run.record.settings.sites
             server_app(
-                MailboxGrid(names, mailbox, Control(self.run.folder), SiteBoard(names), Members(self.run)), context
+                MailboxGrid(names, mailbox, Control(self.run.folder), SiteBoard(names), self.run.members()), context
             )
         finally:
             mailbox.close()
