@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,14 @@ from flwr.simulation import run_simulation
 
 from mammofed_server.grid import FileGrid
 from mammofed_server.run_state import RunState
+from mammofed_server.spool import SENT_FILE, WHOLE_FILE, remove_orphans
 from mammofed_shared.config.run import RunSettings
 from mammofed_shared.config.site import SiteSettings
 from mammofed_shared.errors import ConfigurationError, PayloadError, RefusalCode, Refused, RunStopped
-from mammofed_shared.protocol.flower import plan_message, plan_of, refusal_reply, update_reply
+from mammofed_shared.protocol.flower import base_of, plan_message, plan_of, refusal_reply, update_reply
 from mammofed_shared.protocol.task_spec import TaskSpec
 from mammofed_simulation.ray_edge import NAME_QUERY, TENSORS, edge_app, take_in, to_arrays
-from mammofed_simulation.simulate import check_arrival, run_server_app, run_to_end
+from mammofed_simulation.simulate import check_arrival, run_server_app, run_to_end, whole_update
 
 logger = logging.getLogger(__name__)
 
@@ -116,6 +117,10 @@ class RayGrid(FileGrid):
         for task_id in task_ids:
             shutil.rmtree(self._task_folder(task_id), ignore_errors=True)
 
+    def clear(self, is_needed: Callable[[str], bool]) -> None:
+        """Remove the updates of all other tasks."""
+        remove_orphans(self._folder, is_needed)
+
     def _task_folder(self, task_id: str) -> Path:
         return self._folder / task_id.replace("/", "_")
 
@@ -161,8 +166,10 @@ class RayGrid(FileGrid):
         if reply.has_error():
             return refusal_reply(message, _code_of(reply.error, plan.site))
         try:
-            update, path = take_in(reply, self._task_folder(plan.task_id) / "update.safetensors")
+            folder = self._task_folder(plan.task_id)
+            update, path = take_in(reply, folder / (WHOLE_FILE if plan.upload == "fp32" else SENT_FILE))
             check_arrival(plan, update, path, self._spec)
+            update, path = whole_update(plan, update, path, base_of(message), folder)
         except (Refused, PayloadError) as error:
             logger.error("task %s: update refused: %s", plan.task_id, error)
             return refusal_reply(message, error.code)

@@ -6,6 +6,7 @@ The simulation ends in the same weights, to the bit, as the same run over mutual
 import importlib
 import logging
 import os
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -17,17 +18,20 @@ from mammofed_server.grid import FileGrid
 from mammofed_server.ledger import keep_ledger
 from mammofed_server.run_state import RunState
 from mammofed_server.serve import finish_tracker, only_coordinator, open_or_begin, start_tracker
+from mammofed_server.spool import SENT_FILE, WHOLE_FILE
 from mammofed_shared.config.run import RunSettings
 from mammofed_shared.config.site import SiteSettings
 from mammofed_shared.config.text_encoder import locate_text_encoder
 from mammofed_shared.errors import ConfigurationError, PayloadError, Refused
-from mammofed_shared.protocol.flower import plan_message, plan_of, refusal_reply, update_of
+from mammofed_shared.protocol.encoding import decode, expected_tensors
+from mammofed_shared.protocol.flower import base_of, plan_message, plan_of, refusal_reply, update_of, update_reply
 from mammofed_shared.protocol.payload import Payload
 from mammofed_shared.protocol.plan import Plan, Update
 from mammofed_shared.protocol.release import check_metrics, check_tensors
 from mammofed_shared.protocol.task_spec import TaskSpec
 from mammofed_site.app import SITE_KEY
 from mammofed_site.app import app as site_app
+from mammofed_site.transfer import remove_large_files
 from mammofed_site.visit import visit_folder, warm_up, worker_context
 
 logger = logging.getLogger(__name__)
@@ -104,7 +108,26 @@ def check_arrival(plan: Plan, update: Update, path: Path | None, spec: TaskSpec)
     check_metrics(plan, update.metrics)
     if path is not None:
         with Payload(path) as payload:
-            check_tensors(payload, {name: (tensor.dtype, tensor.shape) for name, tensor in spec.tensors.items()})
+            check_tensors(payload, expected_tensors(spec, plan.upload))
+
+
+def whole_update(
+    plan: Plan, update: Update, path: Path | None, base: Path | None, folder: Path
+) -> tuple[Update, Path | None]:
+    """The update as the mailbox would keep it: an encoded one is decoded into ``folder``, beside what was sent.
+
+    Raises:
+        Refused: NOT_FINITE, when state and difference do not add up.
+    """
+    if path is None or plan.upload == "fp32":
+        return update, path
+    folder.mkdir(parents=True, exist_ok=True)
+    sent, whole = folder / SENT_FILE, folder / WHOLE_FILE
+    if path != sent:
+        sent.unlink(missing_ok=True)
+        os.link(path, sent)
+    decoded = decode(sent, whole, base if plan.upload == "delta" else None)
+    return update.model_copy(update={"decoded": decoded}), whole
 
 
 class InProcessGrid(FileGrid):
@@ -138,18 +161,21 @@ class InProcessGrid(FileGrid):
         if reply.has_error():
             return reply
         try:
-            check_arrival(plan, *update_of(reply), self._spec)
+            update, path = update_of(reply)
+            check_arrival(plan, update, path, self._spec)
+            folder = visit_folder(site, plan.task_id) / "arrived"
+            update, path = whole_update(plan, update, path, base_of(message), folder)
         except (Refused, PayloadError) as error:
             logger.error("task %s: update refused: %s", plan.task_id, error)
             return refusal_reply(message, error.code)
-        return reply
+        return update_reply(message, update, path)
 
     def forget(self, task_ids: Iterable[str]) -> None:
         """Remove the sites' copies of states and updates; moments and scores stay, as at a real site."""
         for task_id in task_ids:
             folder = visit_folder(self._settings[task_id.split("/")[3]], task_id)
-            (folder / "state.safetensors").unlink(missing_ok=True)
-            (folder / "result" / "update.safetensors").unlink(missing_ok=True)
+            remove_large_files(folder)
+            shutil.rmtree(folder / "arrived", ignore_errors=True)
 
 
 def _deliver(state: Path, folder: Path) -> Path:

@@ -96,6 +96,7 @@ def _turn(run: RunState, turn: int) -> dict[str, Any]:
         "turn": turn,
         "round": manifest.round,
         "before": manifest.previous,
+        "delivered": manifest.delivered,
         "state": manifest.state.digest,
         "contributions": [_contribution(manifest, item) for item in manifest.contributions],
         "failures": [_failure(item) for item in manifest.failures],
@@ -109,6 +110,7 @@ def _contribution(manifest: Manifest, item: Contribution) -> dict[str, Any]:
         "site": item.site,
         "task_id": item.task_id,
         "update": item.update.digest,
+        "decoded": item.decoded.digest if item.decoded is not None else None,
         "weight": float(item.metrics.get(manifest.spec.weight_key, 0)),
         "signed": item.signed.model_dump(mode="json") if item.signed is not None else None,
     }

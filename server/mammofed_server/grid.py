@@ -3,7 +3,7 @@
 import logging
 import time
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from flwr.app import Message, RecordDict
 from flwr.proto.node_pb2 import NodeInfo
@@ -17,7 +17,7 @@ from mammofed_server.mailbox import Mailbox, Outcome
 from mammofed_server.members import Members
 from mammofed_server.sites import SiteBoard
 from mammofed_shared.errors import RefusalCode, RunCancelled
-from mammofed_shared.protocol.flower import become_flower_task, plan_of, refusal_reply, update_reply
+from mammofed_shared.protocol.flower import base_of, become_flower_task, plan_of, refusal_reply, update_reply
 from mammofed_shared.protocol.plan import Plan, Update
 
 logger = logging.getLogger(__name__)
@@ -55,6 +55,9 @@ class FileGrid(Grid):
     @abstractmethod
     def forget(self, task_ids: Iterable[str]) -> None:
         """Their turn is committed: nothing of these tasks is needed any more."""
+
+    def clear(self, is_needed: Callable[[str], bool]) -> None:
+        """Remove what earlier starts left of tasks whose id ``is_needed`` does not know."""
 
     def set_run(self, run: Run) -> None:
         """Keep Flower's record of the run."""
@@ -123,7 +126,7 @@ class MailboxGrid(FileGrid):
             waiting[plan.task_id], plans[plan.task_id] = message, plan
             if plan.kind == "train":
                 self._board.begin_round(plan.round)
-            self._mailbox.put(plan, state)
+            self._mailbox.put(plan, state, base_of(message))
         replies: list[Message] = []
         while waiting:
             for outcome in self._mailbox.wait(waiting, _LOOK_AGAIN_S):
@@ -185,7 +188,11 @@ class MailboxGrid(FileGrid):
         if outcome.refusal is not None:
             return refusal_reply(message, RefusalCode[outcome.refusal])
         update = Update(
-            task_id=outcome.task_id, payload=outcome.payload, metrics=dict(outcome.metrics), signed=outcome.signed
+            task_id=outcome.task_id,
+            payload=outcome.payload,
+            decoded=outcome.decoded,
+            metrics=dict(outcome.metrics),
+            signed=outcome.signed,
         )
         return update_reply(message, update, self._mailbox.update_path(outcome.task_id))
 
@@ -193,3 +200,7 @@ class MailboxGrid(FileGrid):
         """Clear the spool of these tasks."""
         for task_id in task_ids:
             self._mailbox.forget(task_id)
+
+    def clear(self, is_needed: Callable[[str], bool]) -> None:
+        """Clear the spool of all other tasks."""
+        self._mailbox.clear(is_needed)

@@ -1,16 +1,14 @@
 """The durable spool: plans out, updates in. Files and a lock; it knows neither gRPC nor Flower.
 
     <folder>/<task>/update.part          bytes of an upload that is under way
-    <folder>/<task>/update.safetensors   an upload that is whole and was checked
+    <folder>/<task>/update.safetensors   the whole update that was checked; sent.safetensors, if it came encoded
     <folder>/<task>/outcome.json         the verdict; written last, it ends the task
 
 A task's id is deterministic, so everything here may happen twice: a plan that is put again finds its outcome, an
 upload that is sent again finds its bytes. After a kill the folder alone says how far things were.
 """
 
-import hashlib
 import logging
-import os
 import re
 import shutil
 import threading
@@ -18,10 +16,23 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+from mammofed_server.spool import (
+    PART_FILE,
+    SENT_FILE,
+    WHOLE_FILE,
+    NotNow,
+    SpoolRoom,
+    append,
+    bytes_of_task,
+    remove_orphans,
+    reopen,
+)
 from mammofed_shared.config.base import Settings
 from mammofed_shared.errors import PayloadError, ProtocolError, RefusalCode, Refused
-from mammofed_shared.files import fsync_folder, write_all, write_whole
+from mammofed_shared.files import fsync_folder, is_full, write_whole
+from mammofed_shared.protocol.encoding import decode, expected_tensors, payload_bytes
 from mammofed_shared.protocol.payload import Payload
 from mammofed_shared.protocol.plan import TASK_ID, PayloadReference, Plan
 from mammofed_shared.protocol.release import check_metrics, check_tensors
@@ -31,7 +42,7 @@ from mammofed_shared.protocol.task_spec import TaskSpec
 logger = logging.getLogger(__name__)
 
 MAX_OVERHEAD_BYTES = 16 * 2**20
-"""An update may be larger than its plan's state by a header, not by more."""
+"""An update may be larger than its tensors by a header, not by more."""
 
 POSTPONED = frozenset({RefusalCode.VETOED, RefusalCode.OUT_OF_HOURS})
 """A hospital that says so may do the task later; whether it is waited for is the grid's part."""
@@ -42,6 +53,9 @@ class Outcome(Settings):
 
     task_id: str
     payload: PayloadReference | None = None
+    """What the site sent."""
+    decoded: PayloadReference | None = None
+    """The whole update that was made of it; None: it was sent whole."""
     metrics: Mapping[str, float] = {}
     refusal: str | None = None
     signed: Countersigned | None = None
@@ -71,32 +85,43 @@ class RestartUpload(Exception):
     """The bytes do not match their digest although the site resumed: it shall send them again from the beginning."""
 
 
+class Offer(NamedTuple):
+    """An open plan, its state's file as the site gets it, and the whole state, to which a difference is added."""
+
+    plan: Plan
+    state: Path | None
+    base: Path | None
+
+
 class Mailbox:
     """Tasks of one run that are open now, and their outcomes. Safe to use from every thread."""
 
-    def __init__(self, folder: Path, spec: TaskSpec) -> None:
+    def __init__(self, folder: Path, spec: TaskSpec, quota: int | None = None) -> None:
         self._folder = folder
-        self._expected = {name: (tensor.dtype, tensor.shape) for name, tensor in spec.tensors.items()}
+        self._spec = spec
+        self._room = SpoolRoom(folder, quota)
         self._changed = threading.Condition()
-        self._open: dict[str, tuple[Plan, Path | None]] = {}
+        self._open: dict[str, Offer] = {}
         self._receiving: set[str] = set()
         self._closed = False
 
     # ── the coordinator's side ──────────────────────────────────────────────────────────────────────────────
 
-    def put(self, plan: Plan, state: Path | None) -> None:
+    def put(self, plan: Plan, state: Path | None, base: Path | None = None) -> None:
         """Offer a plan and its state's file, if it has one, to its site.
 
         Putting it again changes nothing; a task that has its outcome stays ended.
+
+        Args:
+            base: the whole state, where ``state`` is its encoded form.
         """
         folder = self.task_folder(plan.task_id)
-        folder.mkdir(parents=True, exist_ok=True)
-        whole = folder / "update.safetensors"
+        with suppress(OSError):  # a full disk: the folder is made when the update comes
+            folder.mkdir(parents=True, exist_ok=True)
         with self._changed:
             if self.outcome(plan.task_id) is None:
-                if whole.exists():  # killed between rename and verdict: let the site's Submit decide again
-                    whole.rename(folder / "update.part")
-                self._open[plan.task_id] = (plan, state)
+                reopen(folder)  # killed between rename and verdict: let the site's Submit decide again
+                self._open[plan.task_id] = Offer(plan, state, base or state)
             self._changed.notify_all()
 
     def wait(self, task_ids: Iterable[str], timeout_s: float) -> list[Outcome]:
@@ -115,22 +140,27 @@ class Mailbox:
         return Outcome.model_validate_json(path.read_text()) if path.exists() else None
 
     def update_path(self, task_id: str) -> Path:
-        """The accepted update of a task."""
-        return self.task_folder(task_id) / "update.safetensors"
+        """The accepted update of a task, whole; what was sent lies beside it where it came encoded."""
+        return self.task_folder(task_id) / WHOLE_FILE
 
     def give_up(self, task_id: str, code: RefusalCode) -> None:
         """Wait no longer for an open task; a site that comes back with it hears the code."""
         with self._changed:
-            plan, _ = self._open.get(task_id, (None, None))
-        if plan is not None:
+            offer = self._open.get(task_id)
+        if offer is not None:
             with suppress(ProtocolError):  # it came at the last moment
-                self._conclude(plan, Outcome(task_id=task_id, refusal=code.name))
+                self._conclude(offer.plan, Outcome(task_id=task_id, refusal=code.name))
 
     def forget(self, task_id: str) -> None:
         """Remove all that is kept of a task, once its turn is committed or a failed task shall be tried again."""
         with self._changed:
             self._open.pop(task_id, None)
             shutil.rmtree(self.task_folder(task_id), ignore_errors=True)
+
+    def clear(self, is_needed: Callable[[str], bool]) -> None:
+        """Remove what is left of tasks that are not open and whose id ``is_needed`` does not know."""
+        with self._changed:
+            remove_orphans(self._folder, lambda task_id: task_id in self._open or is_needed(task_id))
 
     def close(self) -> None:
         """Withdraw every open plan; sites that poll are told to stop."""
@@ -152,7 +182,7 @@ class Mailbox:
             return self._plan_of(site)
 
     def _plan_of(self, site: str) -> Plan | None:
-        return next((plan for plan, _ in self._open.values() if plan.site == site), None)
+        return next((plan for plan, *_ in self._open.values() if plan.site == site), None)
 
     def is_open(self, site: str, task_id: str) -> bool:
         """Whether the task is one of this site and still wanted."""
@@ -165,12 +195,12 @@ class Mailbox:
         Raises:
             ProtocolError: the task is not open, not this site's, or has no state.
         """
-        plan, path = self._open_task(site, task_id)
+        plan, path, _ = self._open_task(site, task_id)
         if plan.state is None or path is None:
             raise ProtocolError(f"site {site} asked for the state of a query, which has none")
         return plan.state, path
 
-    def _open_task(self, site: str, task_id: str) -> tuple[Plan, Path | None]:
+    def _open_task(self, site: str, task_id: str) -> Offer:
         with self._changed:
             if task_id not in self._open or self._open[task_id][0].site != site:
                 raise ProtocolError(f"site {site} asked for a task that is not open for it")
@@ -181,7 +211,7 @@ class Mailbox:
         if self._ended_of(site, task_id) is not None:
             return None
         self._open_task(site, task_id)
-        part = self.task_folder(task_id) / "update.part"
+        part = self.task_folder(task_id) / PART_FILE
         return part.stat().st_size if part.exists() else 0
 
     def receive(self, site: str, upload: Upload, chunks: Iterable[bytes]) -> Outcome:
@@ -192,17 +222,24 @@ class Mailbox:
         Raises:
             ProtocolError: the task is not this site's, or the bytes do not start where the spool ends.
             RestartUpload: a resumed upload does not match its digest.
+            NotNow: quota or disk have no room, or an earlier upload of the task is still open; what is held stays.
         """
         ended = self._ended_of(site, upload.task_id)
         if ended is not None:
             return ended
-        plan, _ = self._open_task(site, upload.task_id)
+        offer = self._open_task(site, upload.task_id)
         with self._changed:
             if upload.task_id in self._receiving:
-                raise ProtocolError(f"site {site} sends one update twice at the same time")
+                raise NotNow("an earlier upload of this update is still open at the coordinator")
             self._receiving.add(upload.task_id)
         try:
-            return self._conclude(plan, self._check(plan, upload, chunks))
+            self.task_folder(upload.task_id).mkdir(parents=True, exist_ok=True)
+            return self._conclude(offer.plan, self._check(offer, upload, chunks))
+        except OSError as error:
+            if not is_full(error):
+                raise
+            reopen(self.task_folder(upload.task_id))
+            raise NotNow("the coordinator's disk is full") from error
         finally:
             with self._changed:
                 self._receiving.discard(upload.task_id)
@@ -210,9 +247,9 @@ class Mailbox:
     def fail(self, site: str, task_id: str, code: RefusalCode) -> None:
         """A site could not do its task, or will not do it now: then the task stays open, and it alone decides when."""
         if self._ended_of(site, task_id) is None:
-            plan, _ = self._open_task(site, task_id)
+            plan, *_ = self._open_task(site, task_id)
             if code in POSTPONED:
-                (self.task_folder(task_id) / "update.part").unlink(missing_ok=True)
+                (self.task_folder(task_id) / PART_FILE).unlink(missing_ok=True)
                 return
             self._conclude(plan, Outcome(task_id=task_id, refusal=code.name))
 
@@ -224,7 +261,8 @@ class Mailbox:
             raise ProtocolError(f"site {site} named a task that is not its own")
         return self.outcome(task_id)
 
-    def _check(self, plan: Plan, upload: Upload, chunks: Iterable[bytes]) -> Outcome:
+    def _check(self, offer: Offer, upload: Upload, chunks: Iterable[bytes]) -> Outcome:
+        plan, decoded = offer.plan, None
         try:
             check_metrics(plan, upload.metrics)
             signed = upload.confirm(plan, upload)  # before a byte is taken in
@@ -234,27 +272,43 @@ class Mailbox:
             elif upload.payload is None:
                 raise Refused(RefusalCode.MALFORMED_PAYLOAD, "a training visit returns tensors")
             else:
-                self._take_in(plan, upload, upload.payload, chunks)
+                decoded = self._take_in(offer, upload, upload.payload, chunks)
         except (Refused, PayloadError) as error:
             logger.warning("task %s: update refused: %s", plan.task_id, error)
             return Outcome(task_id=plan.task_id, refusal=error.code.name)
-        return Outcome(task_id=plan.task_id, payload=upload.payload, metrics=dict(upload.metrics), signed=signed)
+        return Outcome(
+            task_id=plan.task_id,
+            payload=upload.payload,
+            decoded=decoded,
+            metrics=dict(upload.metrics),
+            signed=signed,
+        )
 
-    def _take_in(self, plan: Plan, upload: Upload, reference: PayloadReference, chunks: Iterable[bytes]) -> None:
-        assert plan.state is not None, "training starts from a state"
-        if reference.size > plan.state.size + MAX_OVERHEAD_BYTES:
-            raise Refused(RefusalCode.TOO_LARGE, f"expected about {plan.state.size} bytes, {reference.size} announced")
-        part = self.task_folder(plan.task_id) / "update.part"
-        digest = _append(part, upload.offset, reference.size, chunks)
-        if digest != reference.digest:
-            part.unlink()
-            if upload.offset:
-                raise RestartUpload
-            raise Refused(RefusalCode.DIGEST_MISMATCH, "the bytes are not those that the header announced")
-        with Payload(part) as payload:
-            check_tensors(payload, self._expected)
-        part.rename(self.update_path(plan.task_id))
-        fsync_folder(part.parent)
+    def _take_in(
+        self, offer: Offer, upload: Upload, reference: PayloadReference, chunks: Iterable[bytes]
+    ) -> PayloadReference | None:
+        """Append, check and adopt; gives what was made of an encoded update."""
+        plan = offer.plan
+        size = payload_bytes(self._spec, plan.upload)
+        if reference.size > size + MAX_OVERHEAD_BYTES:
+            raise Refused(RefusalCode.TOO_LARGE, f"expected about {size} bytes, {reference.size} announced")
+        folder = self.task_folder(plan.task_id)
+        part = folder / PART_FILE
+        with self._room.reserved(folder, bytes_of_task(self._spec, plan.upload)):
+            digest = append(part, upload.offset, reference.size, chunks)
+            if digest != reference.digest:
+                part.unlink()
+                if upload.offset:
+                    raise RestartUpload
+                raise Refused(RefusalCode.DIGEST_MISMATCH, "the bytes are not those that the header announced")
+            with Payload(part) as payload:
+                check_tensors(payload, expected_tensors(self._spec, plan.upload))
+            decoded = None
+            if plan.upload != "fp32":
+                decoded = decode(part, folder / WHOLE_FILE, offer.base if plan.upload == "delta" else None)
+            part.rename(folder / (WHOLE_FILE if decoded is None else SENT_FILE))
+            fsync_folder(folder)
+        return decoded
 
     def _conclude(self, plan: Plan, outcome: Outcome) -> Outcome:
         folder = self.task_folder(plan.task_id)
@@ -263,38 +317,7 @@ class Mailbox:
                 raise ProtocolError(f"task {plan.task_id} was withdrawn")
             write_whole(folder / "outcome.json", outcome.model_dump_json(indent=1))
             if outcome.refusal is not None:
-                (folder / "update.part").unlink(missing_ok=True)
+                (folder / PART_FILE).unlink(missing_ok=True)
             del self._open[plan.task_id]
             self._changed.notify_all()
         return outcome
-
-
-def _append(part: Path, offset: int, size: int, chunks: Iterable[bytes]) -> str:
-    """Append chunks to a part file from ``offset`` on, make it safe on disk, and give the digest of the whole."""
-    sha = hashlib.sha256()
-    held = part.stat().st_size if part.exists() else 0
-    if offset > held:
-        raise ProtocolError(f"upload begins at byte {offset}, but {held} are held")
-    with part.open("r+b" if part.exists() else "w+b", buffering=0) as file:
-        file.truncate(offset)
-        _hash_prefix(file.fileno(), offset, sha.update)
-        file.seek(offset)
-        received = offset
-        for chunk in chunks:
-            received += len(chunk)
-            if received > size:
-                raise Refused(RefusalCode.TOO_LARGE, f"{size} bytes announced, more sent")
-            sha.update(chunk)
-            write_all(file, chunk)
-        if received != size:
-            raise ProtocolError(f"upload ended after {received} of {size} bytes")
-        os.fsync(file.fileno())
-    return sha.hexdigest()
-
-
-def _hash_prefix(descriptor: int, length: int, update: Callable[[bytes], None]) -> None:
-    position = 0
-    while position < length:
-        block = os.pread(descriptor, min(2**22, length - position), position)
-        update(block)
-        position += len(block)

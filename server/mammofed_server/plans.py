@@ -1,5 +1,6 @@
 """Makes plans: the one place where a run's settings become what a site is asked."""
 
+from mammofed_server.delivered import DeliveredStates
 from mammofed_server.run_state import RunState
 from mammofed_server.schedule import Schedule, Turn, Visit
 from mammofed_shared.checkpoint import Manifest
@@ -13,6 +14,7 @@ class PlanMaker:
         self._run = run
         self._epochs_total = schedule.epochs_total
         self._has_controls = any(tensor.kind == "control" for tensor in run.record.spec.tensors.values())
+        self.delivered = DeliveredStates(run)
         settings = run.record.settings
         self._of_every_plan = {
             "run": settings.run,
@@ -22,6 +24,8 @@ class PlanMaker:
             "preprocessing": settings.preprocessing.digest,
             "text_encoder": run.record.text_encoder,
             "configuration": settings.digest,
+            "download": settings.transfer.download,
+            "upload": settings.transfer.upload,
         }
 
     def training(self, turn: Turn, visit: Visit, before: Manifest) -> Plan:
@@ -36,7 +40,7 @@ class PlanMaker:
             epochs_before=visit.epochs_before,
             epochs_total=visit.epochs_total,
             moments_from=before.moments.get(visit.site),
-            state=before.state,
+            state=self.delivered.reference(before),
             num_sites=len(turn.visits),
             proximal_mu=turn.phase.proximal_mu,
             control_variates=self._has_controls,
@@ -46,7 +50,7 @@ class PlanMaker:
 
     def evaluation(self, site: str, manifest: Manifest) -> Plan:
         """The evaluation of a checkpoint at one site."""
-        return self._other("evaluate", site, manifest.round, manifest.turn, state=manifest.state)
+        return self._other("evaluate", site, manifest.round, manifest.turn, state=self.delivered.reference(manifest))
 
     def query(self, site: str, round_number: int = 0) -> Plan:
         """The question before the first turn, or before a newcomer's first round: what data does the site hold?"""

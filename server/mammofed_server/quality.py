@@ -13,6 +13,7 @@ from rich.console import Console, Group
 from rich.table import Table
 
 from mammofed_server.control import Control
+from mammofed_server.disk import when_there_is_room
 from mammofed_server.grid import FileGrid
 from mammofed_server.plans import PlanMaker
 from mammofed_server.run_state import QualityRecord, RunState
@@ -62,7 +63,7 @@ def ask_once(run: RunState, grid: FileGrid, control: Control) -> None:
                 signed[site] = update.signed
     if not refusals:
         record = QualityRecord(counts=counts, signed=signed)
-        run.commit_quality(record)
+        when_there_is_room(lambda: run.commit_quality(record), "the sites' counts", 2**20, run.folder, control)
         logger.info("every site has told its counts\n%s", _as_text(quality_table(run, record)))
     grid.forget(plan.task_id for plan in plans.values())
     if refusals:

@@ -2,13 +2,16 @@
 
 <folder>/run.json                     settings and digests, fixed when the run begins
 <folder>/checkpoints/00000 …          one folder a turn; 00000 is the state before training
+<folder>/delivered/00007.safetensors  the state of a checkpoint as sites get it, where it is encoded for them
 <folder>/quality.json                 what data the sites said they hold; once all have answered, before the first turn
 <folder>/evaluations/00000.json …     released numbers of the evaluation of a checkpoint
+<folder>/keep.json                    which states are kept, where that was changed after the run began
 <folder>/ended.json                   finished or cancelled; there is no way back
 <folder>/ledger.jsonl                 a line for each of these, chained and signed (ledger.py), and certificates/
 """
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Protocol
@@ -17,8 +20,10 @@ from pydantic import ValidationError
 
 from mammofed_server.members import Members
 from mammofed_server.schedule import Schedule, make_schedule
+from mammofed_server.spool import SENT_FILE
 from mammofed_shared.checkpoint import (
     STATE_FILE,
+    UPDATES_FOLDER,
     Contribution,
     Failure,
     Manifest,
@@ -29,8 +34,9 @@ from mammofed_shared.checkpoint import (
 )
 from mammofed_shared.config.base import Digest, Settings
 from mammofed_shared.config.run import RunSettings
+from mammofed_shared.config.transfer import CheckpointSettings
 from mammofed_shared.errors import StateError
-from mammofed_shared.files import write_whole
+from mammofed_shared.files import fsync_folder, write_whole
 from mammofed_shared.protocol.plan import PayloadReference
 from mammofed_shared.protocol.statement import Countersigned
 from mammofed_shared.protocol.task_spec import TaskSpec
@@ -67,8 +73,8 @@ class QualityRecord(Settings):
     """Site → its statement."""
 
 
-_MAY_CHANGE = frozenset({"server", "tracking"})
-"""Settings that do not touch the weights: address, folders and tracking may differ when a run is resumed."""
+_MAY_CHANGE = frozenset({"server", "tracking", "checkpoints"})
+"""Settings that do not touch the weights: address, folders, tracking and what is kept may differ when it is resumed."""
 
 
 def _changed_settings(began: RunSettings, now: RunSettings) -> list[str]:
@@ -131,6 +137,19 @@ class RunState:
         write_whole(folder / "run.json", record.model_dump_json(indent=1))
         return run
 
+    def keep_as(self, settings: CheckpointSettings) -> None:
+        """Keep states from now on as ``settings`` say; run.json stays as the run began."""
+        if settings != self.checkpoints:
+            write_whole(self.folder / "keep.json", settings.model_dump_json(indent=1))
+
+    @property
+    def checkpoints(self) -> CheckpointSettings:
+        """Which states are kept."""
+        path = self.folder / "keep.json"
+        if not path.exists():
+            return self.record.settings.checkpoints
+        return CheckpointSettings.model_validate_json(path.read_text(encoding="utf-8"))
+
     def checkpoint_folder(self, turn: int) -> Path:
         """Folder of the checkpoint after a turn."""
         return self.folder / "checkpoints" / f"{turn:05d}"
@@ -162,6 +181,8 @@ class RunState:
         *,
         optimizer: Mapping[str, tuple[Path, PayloadReference]] | None = None,
         norms: Mapping[str, float] | None = None,
+        updates: Mapping[str, Path] | None = None,
+        delivered: str | None = None,
     ) -> Manifest:
         """Commit a turn: the state becomes ``mean`` (a payload file that is adopted), or stays when there is none.
 
@@ -169,6 +190,8 @@ class RunState:
             optimizer: files of the coordinator's optimizer, by their names in the checkpoint, adopted as well. None:
                 those of the checkpoint before stay.
             norms: site → L2 norm of what it changed, where the turn clips.
+            updates: site → its whole update, kept with the state where the run's settings ask for it.
+            delivered: digest of the state before the turn as sites received it, where that was encoded.
         """
         before = self.manifest(turn - 1)
         source, reference = mean if mean is not None else (self.state_path(turn - 1), before.state)
@@ -185,10 +208,16 @@ class RunState:
                 "optimizer": {name: digest for name, (_, digest) in optimizer.items()},
                 "norms": norms or {},
                 "previous": before.state.digest,
+                "delivered": delivered,
             }
         )
         beside = {name: path for name, (path, _) in optimizer.items()}
-        place = link_state(source, reference)
+
+        def place(target: Path) -> PayloadReference:
+            if self.checkpoints.keep_updates:
+                _link_updates(updates or {}, target.parent / UPDATES_FOLDER)
+            return link_state(source, reference)(target)
+
         written = write_checkpoint(self.checkpoint_folder(turn), manifest, place, beside)
         self._enter()
         return written
@@ -264,3 +293,13 @@ class RunState:
     def ending_path(self) -> Path:
         """Record of the run's end."""
         return self.folder / "ended.json"
+
+
+def _link_updates(updates: Mapping[str, Path], folder: Path) -> None:
+    folder.mkdir()
+    for site, path in updates.items():
+        os.link(path, folder / f"{site}.safetensors")
+        sent = path.with_name(SENT_FILE)
+        if sent.exists():
+            os.link(sent, folder / f"{site}.sent.safetensors")
+    fsync_folder(folder)

@@ -23,6 +23,7 @@ from mammofed_server.notary import Notary
 from mammofed_server.run_state import RunState
 from mammofed_server.service import FederationService, start_server
 from mammofed_server.sites import SiteBoard
+from mammofed_server.spool import bytes_of_task, spool_quota
 from mammofed_server.status import RunWord, StatusWriter
 from mammofed_server.trust import Trust
 from mammofed_shared.config.run import RunSettings
@@ -57,7 +58,7 @@ def serve(settings: RunSettings) -> RunState:
             logger.info("run %s is finished; its last checkpoint is turn %d", settings.run, run.last_turn())
             return run
         run.verify_last()
-        mailbox = Mailbox(run.folder / "spool", run.record.spec)
+        mailbox = Mailbox(run.folder / "spool", run.record.spec, quota=_spool_quota(settings, run))
         members = run.members()
         board = SiteBoard(members.ever, newcomers=lambda: members.asked_to("join"))
         writer = StatusWriter(run, board)
@@ -111,7 +112,9 @@ def open_or_begin(settings: RunSettings, make_state: MakeState = make_in_process
     """The run of these settings: resumed when its folder holds it, begun otherwise."""
     folder = settings.server.folder
     if RunState.exists(folder):
-        return RunState.open(folder, settings)
+        run = RunState.open(folder, settings)
+        run.keep_as(settings.checkpoints)
+        return run
     logger.info("run %s: making the first state", settings.run)
     return begin_run(settings, make_state)
 
@@ -119,6 +122,12 @@ def open_or_begin(settings: RunSettings, make_state: MakeState = make_in_process
 def _run_app(grid: MailboxGrid, folder: Path) -> None:
     context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={"folder": str(folder)})
     app(grid, context)
+
+
+def _spool_quota(settings: RunSettings, run: RunState) -> int | None:
+    num_updates = max(len(turn.visits) for turn in run.schedule().turns)
+    update_bytes = bytes_of_task(run.record.spec, settings.transfer.upload)
+    return spool_quota(settings.server.spool_quota_gb, num_updates, update_bytes)
 
 
 def _run_state(writer: StatusWriter, control: Control) -> pb.RunState:

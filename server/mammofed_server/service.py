@@ -29,6 +29,7 @@ from mammofed_server.mailbox import Confirm, Mailbox, Outcome, RestartUpload, Up
 from mammofed_server.notary import Notary
 from mammofed_server.quiet_log import quoted
 from mammofed_server.sites import SiteBoard
+from mammofed_server.spool import NotNow
 from mammofed_server.trust import Trust
 from mammofed_shared.errors import ProtocolError, RefusalCode
 from mammofed_shared.protocol import federation_pb2 as pb
@@ -156,6 +157,8 @@ class FederationService:
             outcome = self._mailbox.receive(site, upload, (part.data for part in parts))
         except RestartUpload:
             return pb.SubmitReply(accepted=False, restart=True)
+        except NotNow as error:  # the site waits and asks again
+            raise CallRefused(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)) from error
         if outcome.refusal is None:
             return self._receipt(outcome)
         return pb.SubmitReply(accepted=False, refusal_code=RefusalCode[outcome.refusal].value)

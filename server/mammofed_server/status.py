@@ -15,7 +15,7 @@ from mammofed_server.sites import SiteBoard, SiteStatus
 from mammofed_shared.checkpoint import Failure
 from mammofed_shared.config.base import Settings
 from mammofed_shared.errors import StateError
-from mammofed_shared.files import write_whole
+from mammofed_shared.files import is_full, write_whole
 from mammofed_shared.pki import days_left
 
 WRITE_EVERY_S = 1.0
@@ -98,8 +98,12 @@ class StatusWriter:
             self.write()
 
     def write(self) -> None:
-        """Write the status as it is now."""
-        write_whole(self._run.folder / "status.json", self.read().model_dump_json(indent=1))
+        """Write the status as it is now; on a full disk the old one stays."""
+        try:
+            write_whole(self._run.folder / "status.json", self.read().model_dump_json(indent=1))
+        except OSError as error:
+            if not is_full(error):
+                raise
 
     def read(self) -> RunStatus:
         """The status as it is now."""

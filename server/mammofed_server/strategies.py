@@ -6,9 +6,11 @@ two turns is on disk, so a strategy that starts again goes on with the first tur
 
 import logging
 import shutil
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
@@ -16,18 +18,22 @@ from flwr.serverapp.strategy import Strategy
 
 from mammofed_server.attendance import Attendance, check_quorum
 from mammofed_server.control import Control
+from mammofed_server.disk import when_there_is_room
 from mammofed_server.folding import Folded, SiteUpdate, fold
 from mammofed_server.grid import FileGrid
 from mammofed_server.plans import PlanMaker
 from mammofed_server.quality import ask_newcomer
+from mammofed_server.retention import forget_states
 from mammofed_server.run_state import EvaluationRecord, RunState
 from mammofed_server.schedule import Turn, Visit
-from mammofed_shared.checkpoint import Contribution, Failure
+from mammofed_shared.checkpoint import Contribution, Failure, Manifest
 from mammofed_shared.errors import RefusalCode, RunStopped
 from mammofed_shared.protocol.flower import plan_message, update_of
 from mammofed_shared.protocol.statement import Countersigned
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _MISSING = frozenset({RefusalCode.ABSENT.value, RefusalCode.VETOED.value})
 """Codes of visits that were given up by ``on_absence``, or by the hospital's own word."""
@@ -60,6 +66,7 @@ class FileStrategy(Strategy):
         grid.forget(item.task_id for item in self._last_visits())  # killed between commit and forget
         for site in self._run.members().ever:
             grid.admit(site)
+        self._tidy(self._done)
         while turns := self._turns_of_next_round():
             self.start(
                 grid,
@@ -70,6 +77,7 @@ class FileStrategy(Strategy):
             self._done += len(turns)
         self._evaluate_what_is_missing(0, ArrayRecord())
         check_quorum(self._settings, self._schedule.turns, self._run)
+        self._plans.delivered.clear()
 
     def _turns_of_next_round(self) -> list[Turn]:
         """The turns that are left of the round in hand, or those of the next one, once its members are settled."""
@@ -114,7 +122,8 @@ class FileStrategy(Strategy):
     def _training_message(self, turn: Turn, visit: Visit) -> Message:
         before = self._run.manifest(turn.number - 1)
         plan = self._plans.training(turn, visit, before)
-        return plan_message(plan, self._run.state_path(turn.number - 1), self._file_grid.node_of(visit.site))
+        state, base = self._delivered(before), self._run.state_path(turn.number - 1)
+        return plan_message(plan, state, self._file_grid.node_of(visit.site), base)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -146,23 +155,32 @@ class FileStrategy(Strategy):
                     site=visit.site,
                     task_id=task_id,
                     update=update.payload,
+                    decoded=update.decoded,
                     metrics=update.metrics,
                     signed=update.signed,
                 )
             )
         self._check_failures(turn.round, failures)
-        folded = self._fold(turn, contributions, paths)
-        self._run.commit(
-            turn.number,
-            turn.round,
-            tuple(contributions),
-            tuple(failures),
-            folded.state,
-            optimizer=folded.optimizer,
-            norms=folded.norms,
-        )
+        before = self._run.manifest(turn.number - 1)
+
+        def commit() -> None:
+            folded = self._fold(turn, contributions, paths)
+            self._run.commit(
+                turn.number,
+                turn.round,
+                tuple(contributions),
+                tuple(failures),
+                folded.state,
+                optimizer=folded.optimizer,
+                norms=folded.norms,
+                updates={item.site: path for item, path in zip(contributions, paths, strict=True)},
+                delivered=self._plans.delivered.digest(before),
+            )
+
+        self._when_there_is_room(commit, f"the checkpoint of turn {turn.number}", before.state.size)
         shutil.rmtree(self._work, ignore_errors=True)
         self._file_grid.forget(visit.task_id(self._settings.run) for visit, _ in answers)
+        self._tidy(turn.number)
         logger.info("turn %d of %d committed", turn.number, len(self._schedule.turns))
         return None, None
 
@@ -210,7 +228,7 @@ class FileStrategy(Strategy):
         key = self._run.record.spec.weight_key
         equal = turn.phase.weighting == "equal"
         updates = [
-            SiteUpdate(item.site, path, item.update, 1.0 if equal else item.metrics[key])
+            SiteUpdate(item.site, path, item.whole, 1.0 if equal else item.metrics[key])
             for item, path in zip(contributions, paths, strict=True)
         ]
         before = self._run.checkpoint_folder(turn.number - 1)
@@ -253,10 +271,9 @@ class FileStrategy(Strategy):
     def _evaluation_messages(self, turn: int) -> list[Message]:
         self._control.wait_for_go()
         manifest = self._run.manifest(turn)
+        state = self._delivered(manifest)
         return [
-            plan_message(
-                self._plans.evaluation(site, manifest), self._run.state_path(turn), self._file_grid.node_of(site)
-            )
+            plan_message(self._plans.evaluation(site, manifest), state, self._file_grid.node_of(site))
             for site in self._settings.evaluation.sites or self._run.members().of_round(manifest.round)
         ]
 
@@ -286,8 +303,36 @@ class FileStrategy(Strategy):
             failures=tuple(sorted(failures, key=lambda item: item.site)),
             signed=dict(sorted(signed.items())),
         )
-        self._run.commit_evaluation(record)
+        self._when_there_is_room(lambda: self._run.commit_evaluation(record), "the record of an evaluation", 2**20)
         self._file_grid.forget(task_ids)
+        self._tidy(turn)
+
+    # ── disk ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _delivered(self, manifest: Manifest) -> Path:
+        """The file that sites get of a checkpoint's state."""
+        delivered = self._plans.delivered
+        what = f"the encoded state of turn {manifest.turn}"
+        self._when_there_is_room(lambda: delivered.reference(manifest), what, manifest.state.size // 2)
+        return delivered.path(manifest.turn)
+
+    def _when_there_is_room(self, write: Callable[[], T], what: str, needed: int) -> T:
+        return when_there_is_room(write, what, needed, self._run.folder, self._control)
+
+    def _tidy(self, turn: int) -> None:
+        """Remove what nothing will ask for again when ``turn`` is the last that is committed."""
+        visits = [visit.number for item in self._schedule.turns[turn : turn + 1] for visit in item.visits]
+
+        def is_needed(task_id: str) -> bool:
+            run, _, number, _, kind = task_id.split("/")
+            first = turn if kind == "evaluate" else min(visits, default=sys.maxsize)
+            return run == self._settings.run and kind != "query" and int(number[1:]) >= first
+
+        self._file_grid.clear(is_needed)
+        forget_states(self._run, self._is_pending)
+
+    def _is_pending(self, turn: int) -> bool:
+        return self._is_evaluated(turn) and not self._run.evaluation_path(turn).exists()
 
     # ── what Flower asks for besides ────────────────────────────────────────────────────────────────────────
 

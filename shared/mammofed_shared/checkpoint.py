@@ -4,6 +4,8 @@
 <checkpoint>/…-moments.safetensors  of the coordinator's optimizer, where the run has one
 <checkpoint>/manifest.json          a Manifest
 <checkpoint>/seals.json             Seals of all other files here, to find a changed byte by; the ledger has its seal
+<checkpoint>/updates/<site>.safetensors        the whole update of a site, where updates are kept
+<checkpoint>/updates/<site>.sent.safetensors   what the site sent, where that was encoded
 """
 
 import os
@@ -26,6 +28,7 @@ from mammofed_shared.seal import Seal, seal_file
 STATE_FILE = "state.safetensors"
 MANIFEST_FILE = "manifest.json"
 SEALS_FILE = "seals.json"
+UPDATES_FOLDER = "updates"
 
 
 class Contribution(Settings):
@@ -34,9 +37,17 @@ class Contribution(Settings):
     site: str
     task_id: str
     update: PayloadReference
+    """What the site sent."""
+    decoded: PayloadReference | None = None
+    """The whole update that the coordinator made of it; None: it was sent whole."""
     metrics: Mapping[str, float]
     signed: Countersigned | None = None
     """The site's statement; None of a simulation, or of a site whose protocol has none."""
+
+    @property
+    def whole(self) -> PayloadReference:
+        """The update as it is folded into the next state."""
+        return self.decoded or self.update
 
 
 class Failure(Settings):
@@ -67,6 +78,8 @@ class Manifest(Settings):
     """Site → L2 norm of what its update changed, before it was clipped; of turns that clip."""
     previous: Digest | None = None
     """Digest of the state before this turn."""
+    delivered: Digest | None = None
+    """Digest of the state before this turn as sites received it, where that was encoded."""
     settings: RunSettings
     spec: TaskSpec
     text_encoder: Digest
@@ -154,7 +167,9 @@ def read_checkpoint(folder: Path) -> tuple[Manifest, Payload]:
     try:
         found = reference_of(path)
     except OSError as error:
-        raise CheckpointError(f"{folder}: the state is missing: {error.strerror}") from error
+        raise CheckpointError(
+            f"{folder}: the state is missing ({error.strerror}); `checkpoints.keep_last` of the run says which are kept"
+        ) from error
     if found != manifest.state:
         raise CheckpointError(f"{folder}: expected state {manifest.state.digest}, found {found.digest}")
     for name, expected in manifest.optimizer.items():

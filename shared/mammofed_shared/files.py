@@ -1,5 +1,6 @@
 """Writing files whole or not at all, safe against a kill or a power cut at any moment."""
 
+import errno
 import os
 from io import FileIO
 from pathlib import Path
@@ -39,3 +40,8 @@ def fsync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def is_full(error: OSError) -> bool:
+    """Whether a file could not be written because the disk, or a quota on it, is full."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)

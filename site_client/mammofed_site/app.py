@@ -24,6 +24,7 @@ from mammofed_site.policy import check_rules, check_tensor_names, permit
 from mammofed_site.policy_file import InForce, policy_in_force
 from mammofed_site.released_counts import tell_once
 from mammofed_site.released_evaluations import tell_evaluation
+from mammofed_site.transfer import encode_update, whole_state
 from mammofed_site.update_norm import check_norm
 from mammofed_site.visit import Monitor, forget_result, remove_old_visits, run_visit
 from mammofed_site.visit_count import count_visit
@@ -76,12 +77,14 @@ def _visit(message: Message, context: Context) -> Message:
         state_digest = plan.state.digest if plan.state else ""
         audit.write("permitted", task=plan.task_id, state=state_digest, settings=plan.task.name, policy=in_force.digest)
         remove_old_visits(settings, plan)
+        state = whole_state(settings, plan, state)
         started = time.monotonic()
         result = run_visit(settings, plan, state, monitor)
         in_force = policy_in_force(site)  # it may have become stricter in those hours
         settings = in_force.settings
         check_rules(plan, settings)
         path = result / "update.safetensors" if plan.kind == "train" else None
+        encoded = frozenset[str]()
         if plan.kind == "query":
             metrics = _protected_counts(result, plan, settings, audit)
         else:
@@ -91,7 +94,8 @@ def _visit(message: Message, context: Context) -> Message:
         if state is not None and path is not None:
             check_tensor_names(settings.policy, path)
             check_norm(settings.policy, state, path)
-        update = release(plan, state, path, told)
+            path, encoded = encode_update(settings, plan, state, path)
+        update = release(plan, state, path, told, encoded=encoded)
         if plan.kind == "train":
             count_visit(settings.folder, plan)
     except (Refused, VisitFailed, PayloadError) as error:

@@ -30,6 +30,7 @@ from mammofed_site.ledger import SiteLedger
 from mammofed_site.link import Interrupted, Link, NotWanted
 from mammofed_site.progress_bar import visit_shown
 from mammofed_site.renewal import Renewal
+from mammofed_site.transfer import remove_large_files
 from mammofed_site.visit import Monitor, VisitCancelled, VisitPaused, data_of, forget_result, visit_folder, warm_up
 
 logger = logging.getLogger(__name__)
@@ -219,7 +220,7 @@ class SiteClient:
             forget_result(self._settings, plan.task_id)
             return
         self._audit.write("submitted", task=plan.task_id)
-        _remove_large_files(folder, plan)
+        remove_large_files(folder)
 
     def _fetch(self, plan: Plan, state: Path) -> None:
         assert plan.state is not None, "there is something to fetch"
@@ -257,10 +258,3 @@ class Heartbeat:
             reply = self._link.poll_once(pb.PollRequest(state=self.state, task_id=self._plan.task_id, **told))
             if reply is not None and reply.cancel and self.state != pb.SUBMITTING:
                 self._monitor.cancelled.set()
-
-
-def _remove_large_files(folder: Path, plan: Plan) -> None:
-    """Once an update is accepted only its moments (or scores) are needed again."""
-    (folder / "state.safetensors").unlink(missing_ok=True)
-    if plan.kind == "train":
-        (folder / "result" / "update.safetensors").unlink(missing_ok=True)

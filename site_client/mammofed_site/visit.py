@@ -4,7 +4,7 @@
     <site folder>/visits/<task>/state.safetensors    the state that came
     <site folder>/visits/<task>/checkpoint.safetensors, received.json    where the group goes on after a kill
     <site folder>/visits/<task>/result/              what the group made; renamed into place when it is whole
-        update.safetensors  metrics.json  timing.json  moments.safetensors  control.safetensors  scores.csv
+        update.safetensors  metrics.json  timing.json  spec.json  moments.safetensors  control.safetensors  scores.csv
         counted.json
 
 Processes are forked from a server process that has torch loaded (multiprocessing's forkserver), so a visit starts in

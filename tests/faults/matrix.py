@@ -82,7 +82,7 @@ _COORDINATOR = {
     "a plan is offered": "mammofed_server.mailbox:Mailbox.put@after#3",
     "a site is being told its plan": "mammofed_server.service:plan_to_wire@before#3",
     "in the midst of a download": "mammofed_server.service:FederationService.fetch@item#4",
-    "in the midst of an upload": "mammofed_server.mailbox:write_all@before#4",
+    "in the midst of an upload": "mammofed_server.spool:write_all@before#4",
     "an update is whole but not judged": "mammofed_server.mailbox:check_tensors@before#2",
     "an update is judged, the verdict is not written": "mammofed_server.mailbox:Mailbox._conclude@before#4",
     "an update is accepted, its site does not know": "mammofed_server.mailbox:Mailbox._conclude@after#4",
@@ -117,7 +117,7 @@ _PARENT = {
     "in the midst of the upload": "mammofed_site.link:_parts@item#4",
     "at the end of the upload": "mammofed_site.link:_parts@item#9",
     "accepted, not written down": "mammofed_site.link:Link.submit@after#2",
-    "accepted, large files not removed": "mammofed_site.client:_remove_large_files@before#2",
+    "accepted, large files not removed": "mammofed_site.client:remove_large_files@before#2",
     "evaluated, nothing sent": "mammofed_site.app:tell_evaluation@after#3",
 }
 
@@ -249,8 +249,8 @@ def _together() -> Iterator[Case]:
         "all",
         faults={
             "server": (
-                kill("mammofed_server.mailbox:write_all@before#4"),
-                kill("mammofed_server.mailbox:_hash_prefix@before#1", start=2),
+                kill("mammofed_server.spool:write_all@before#4"),
+                kill("mammofed_server.spool:_hash_prefix@before#1", start=2),
                 kill("mammofed_shared.checkpoint:write_whole@after#1", start=3),
             )
         },
@@ -312,7 +312,7 @@ def _frozen() -> Iterator[Case]:
         "frozen",
         "fedavg",
         faults={
-            "server": (Fault("freeze", "mammofed_server.mailbox:write_all@before#4", "65"),),
+            "server": (Fault("freeze", "mammofed_server.spool:write_all@before#4", "65"),),
             "mayo": (Fault("freeze", "mammofed_site.link:write_all@before#4", "65"),),
         },
     )
@@ -330,7 +330,7 @@ def _torn() -> Iterator[Case]:
             what, "torn file", faults={"mayo": (Fault("tear", at, pattern),)}, sites=(CHECKPOINTS_EACH_STEP,),
             restarts={"mayo": 1},
         )  # fmt: skip
-    at = "mammofed_server.mailbox:write_all@before#5"
+    at = "mammofed_server.spool:write_all@before#5"
     yield Case(
         "half an upload",
         "torn file",
@@ -345,7 +345,7 @@ def _disks() -> Iterator[Case]:
             "the coordinator's is full in the midst of an upload",
             "disk",
             schedule,
-            {"server": (fail("mammofed_server.mailbox:write_all@before#4"),)},
+            {"server": (fail("mammofed_server.spool:write_all@before#4"),)},
         )
         yield Case(
             "the coordinator's is full when it commits",

@@ -12,6 +12,7 @@ import pytest
 from federation import METRICS, SMALL_SPEC, make_plan, small_state
 from mammofed_server import mailbox as mailbox_module
 from mammofed_server.mailbox import Mailbox, Outcome, RestartUpload, Upload
+from mammofed_server.spool import NotNow
 from mammofed_shared.errors import ProtocolError, RefusalCode
 from mammofed_shared.protocol.plan import PayloadReference, Plan
 from small_counts import TOLD
@@ -184,7 +185,7 @@ def test_an_update_that_sends_more_than_it_announced_is_cut_and_refused(mailbox:
     assert not (mailbox.task_folder(plan.task_id) / "update.part").exists()
 
 
-def test_two_uploads_of_one_update_at_once_are_not_allowed(tmp_path: Path, mailbox: Mailbox, plan: Plan) -> None:
+def test_a_second_upload_of_an_update_waits_for_the_first(tmp_path: Path, mailbox: Mailbox, plan: Plan) -> None:
     reference = small_state(tmp_path / "update", 2.0)
     begun, go_on = threading.Event(), threading.Event()
     outcomes: list[Outcome] = []
@@ -197,7 +198,7 @@ def test_two_uploads_of_one_update_at_once_are_not_allowed(tmp_path: Path, mailb
     first = threading.Thread(target=lambda: outcomes.append(mailbox.receive("mayo", _upload(plan, reference), slow())))
     first.start()
     assert begun.wait(10)
-    with pytest.raises(ProtocolError, match="twice at the same time"):
+    with pytest.raises(NotNow, match="still open"):
         mailbox.receive("mayo", _upload(plan, reference), _chunks(tmp_path / "update"))
     go_on.set()
     first.join(10)

@@ -11,6 +11,7 @@ from mammofed_shared.config.base import Settings, Slug
 from mammofed_shared.config.preprocessing import PreprocessingSettings
 from mammofed_shared.config.schedule import ScheduleSettings
 from mammofed_shared.config.tasks import TaskSettings
+from mammofed_shared.config.transfer import CheckpointSettings, TransferSettings
 
 
 class EvaluationSettings(Settings):
@@ -31,6 +32,9 @@ class ServerSettings(Settings):
     """Everything of this run: spool, checkpoints, status, tracking."""
     identity: Path
     """Folder with the server's certificate, key and the consortium's root, made by `fl-server ca init`."""
+    spool_quota_gb: Annotated[float, Field(gt=0)] | None = None
+    """Disk that updates on their way may take, in GB (10⁹ bytes); it must hold those of one turn. A site whose update
+    would go beyond waits. Empty: what the disk has."""
 
 
 class TrackingSettings(Settings):
@@ -67,6 +71,8 @@ class RunSettings(Settings):
     that train in it. No run is ever finished with fewer."""
     evaluation: EvaluationSettings = EvaluationSettings()
     preprocessing: PreprocessingSettings = PreprocessingSettings()
+    transfer: TransferSettings = TransferSettings()
+    checkpoints: CheckpointSettings = CheckpointSettings()
     task: TaskSettings
     text_encoder: Path
     """Folder with the text encoder's configuration, tokenizer and weights, as each site has it too; or a name at
@@ -106,7 +112,8 @@ class RunSettings(Settings):
     @property
     def digest(self) -> str:
         """SHA-256 of all that decides the weights: a hospital's policy can name a run by it."""
-        decisive = self.model_dump_json(exclude={"server", "tracking", "text_encoder"})  # its digest is in each plan
+        # The text encoder's own digest is in each plan.
+        decisive = self.model_dump_json(exclude={"server", "tracking", "checkpoints", "text_encoder"})
         return hashlib.sha256(decisive.encode()).hexdigest()
 
     @property

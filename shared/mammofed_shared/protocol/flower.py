@@ -30,11 +30,16 @@ def become_flower_task(node_id: int = 1) -> None:
     TaskIdentity.task_id = 1
 
 
-def plan_message(plan: Plan, state: Path | None, node_id: int) -> Message:
-    """The message that asks a site for a visit; ``state`` is the state's file on this machine, None for a query."""
+def plan_message(plan: Plan, state: Path | None, node_id: int, base: Path | None = None) -> Message:
+    """The message that asks a site for a visit; ``state`` is the state's file on this machine, None for a query.
+
+    ``base`` is the whole state at the coordinator, where ``state`` is its encoded form.
+    """
     record = ConfigRecord({"plan": plan.model_dump_json()})
     if state is not None:
         record["state"] = str(state)
+    if base is not None:
+        record["base"] = str(base)
     return Message(content=RecordDict({"plan": record}), dst_node_id=node_id, message_type=_MESSAGE_TYPES[plan.kind])
 
 
@@ -43,6 +48,13 @@ def plan_of(message: Message) -> tuple[Plan, Path | None]:
     record = message.content.config_records["plan"]
     state = Path(cast(str, record["state"])) if "state" in record else None
     return Plan.model_validate_json(cast(str, record["plan"])), state
+
+
+def base_of(message: Message) -> Path | None:
+    """The whole state, to which the difference in an update is added: the state itself unless that is encoded."""
+    record = message.content.config_records["plan"]
+    path = record.get("base", record.get("state"))
+    return Path(cast(str, path)) if path is not None else None
 
 
 def update_reply(message: Message, update: Update, path: Path | None) -> Message:
@@ -56,6 +68,8 @@ def update_reply(message: Message, update: Update, path: Path | None) -> Message
             update.payload.size,
             str(path),
         )
+    if update.decoded is not None:
+        record["decoded_digest"], record["decoded_size"] = update.decoded.digest, update.decoded.size
     return Message(RecordDict({"update": record, "metrics": MetricRecord(dict(update.metrics))}), reply_to=message)
 
 
@@ -72,10 +86,15 @@ def update_of(reply: Message) -> tuple[Update, Path | None]:
         task_id=cast(str, record["task"]),
         payload=None,
         metrics=metrics,
+        decoded=_reference(record, "decoded_") if "decoded_digest" in record else None,
         filters=_filters.validate_json(cast(str, record["filters"])),
         signed=Countersigned.model_validate_json(cast(str, record["signed"])) if "signed" in record else None,
     )
     if "digest" not in record:
         return update, None
-    reference = PayloadReference(digest=cast(str, record["digest"]), size=cast(int, record["size"]))
-    return update.model_copy(update={"payload": reference}), Path(cast(str, record["path"]))
+    return update.model_copy(update={"payload": _reference(record, "")}), Path(cast(str, record["path"]))
+
+
+def _reference(record: ConfigRecord, prefix: str) -> PayloadReference:
+    digest, size = record[f"{prefix}digest"], record[f"{prefix}size"]
+    return PayloadReference(digest=cast(str, digest), size=cast(int, size))

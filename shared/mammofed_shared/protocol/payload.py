@@ -65,21 +65,32 @@ def write_payload(
         tensors: name → array of float64/32/16, int64/32 or uint8; written in C order.
         numbers: name → finite number.
     """
-    order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
-    header: dict[str, Any] = {"__metadata__": {"numbers": json.dumps(dict(numbers or {}), sort_keys=True)}}
-    offset = 0
-    for name in order:
-        array = tensors[name]
-        header[name] = {
-            "dtype": _NAME_OF[array.dtype.newbyteorder("<")],
-            "shape": list(array.shape),
-            "data_offsets": [offset, offset + array.nbytes],
-        }
-        offset += array.nbytes
+    shapes = {name: (_NAME_OF[array.dtype.newbyteorder("<")], array.shape) for name, array in tensors.items()}
+    header, order = header_of(shapes, numbers)
     with PayloadWriter(path, header) as writer:
         for name in order:
             writer.write(tensors[name])
     return writer.reference
+
+
+def header_of(
+    tensors: Mapping[str, tuple[str, tuple[int, ...]]], numbers: Mapping[str, float] | None = None
+) -> tuple[dict[str, Any], list[str]]:
+    """The header of a payload, and the order in which its tensors lie: wide values first, each width by name.
+
+    Args:
+        tensors: name → dtype as safetensors names it, and shape.
+    """
+    widths = {name: _NUMPY_OF[dtype].itemsize for name, (dtype, _) in tensors.items()}
+    order = sorted(tensors, key=lambda name: (-widths[name], name))
+    header: dict[str, Any] = {"__metadata__": {"numbers": json.dumps(dict(numbers or {}), sort_keys=True)}}
+    offset = 0
+    for name in order:
+        dtype, shape = tensors[name]
+        end = offset + math.prod(shape) * widths[name]
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, end]}
+        offset = end
+    return header, order
 
 
 class PayloadWriter:

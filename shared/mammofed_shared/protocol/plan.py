@@ -66,6 +66,8 @@ class Plan(Settings):
     def _a_visit_has_a_state(self) -> "Plan":
         if (self.state is None) != (self.kind == "query"):
             raise ValueError("state: a visit starts from one, a query has none")
+        if self.download == "delta":
+            raise ValueError("download: a state is whole or bfloat16, for it is a difference to nothing")
         return self
 
 
@@ -79,6 +81,8 @@ class Update(Settings):
     """What was done to the tensors before they left, in this order; how they are encoded is in the plan."""
     signed: Countersigned | None = None
     """The site's statement, where the coordinator has taken one in."""
+    decoded: PayloadReference | None = None
+    """At the coordinator: the whole update that it made of an encoded payload; None: the payload is whole itself."""
 
 
 class Progress(Settings):

@@ -3,6 +3,7 @@
     out/update.safetensors     tensors (training only); leave the site after egress control
     out/metrics.json           numbers, name → value; leave the site after egress control
     out/timing.json            numbers that hang on the clock; leave the site after egress control
+    out/spec.json              names, shapes and kinds of the update's tensors; stays at the site
     out/moments.safetensors    AdamW's moments (training with `optimizer.state: keep`); never leave the site
     out/control.safetensors    the site's own control variate (SCAFFOLD); never leaves the site, its change does
     out/scores.csv             score of each exam (evaluation); never leaves the site
@@ -74,6 +75,7 @@ SCORES_FILE = "scores.csv"
 TIMING_FILE = "timing.json"
 CHECKPOINT_FILE = "checkpoint.safetensors"
 RECEIVED_FILE = "received.json"
+SPEC_FILE = "spec.json"
 NOT_FINITE_FILE = "not-finite.json"
 PAUSE_FILE = "pause"
 """In the folder ``kept``: whoever runs the visit wants it to stop after the step in hand."""
@@ -88,6 +90,10 @@ def initial_state(settings: TaskSettings, *, text_encoder: Path, seed: int, out:
     torch.manual_seed(seed)
     model = code_of(settings).build_model(settings, text_encoder, True)
     write_payload(out, exchanged_arrays(model))
+    return _spec(settings, model)
+
+
+def _spec(settings: TaskSettings, model: nn.Module) -> TaskSpec:
     return TaskSpec(task=settings.name, weight_key=TASKS[settings.name].weight_key, tensors=tensor_specs(model))
 
 
@@ -190,6 +196,7 @@ def _train(
             save_own(files.out / CONTROL_FILE, after)
             weights |= term.changes(after)
         write_payload(files.out / UPDATE_FILE, weights)
+        write_whole(files.out / SPEC_FILE, _spec(settings, model).model_dump_json())
         _log_end(numbers, clock)
     return numbers, {
         "data_wait": clock.data_wait,

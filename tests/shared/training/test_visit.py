@@ -216,7 +216,8 @@ def test_moments_are_not_written_where_they_are_reset(tmp_path: Path, exams: lis
 
     train(plan_for(state, task=reset), state, exams, tmp_path)
 
-    assert {path.name for path in tmp_path.iterdir()} == {"kept", "metrics.json", "timing.json", "update.safetensors"}
+    made = {path.name for path in tmp_path.iterdir()}
+    assert made == {"kept", "metrics.json", "timing.json", "spec.json", "update.safetensors"}
 
 
 def test_visits_have_seeds_of_their_own(state: Path) -> None:
