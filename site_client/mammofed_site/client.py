@@ -29,6 +29,7 @@ from mammofed_site.hold import Hold, HoldWatch
 from mammofed_site.in_hand import InHand
 from mammofed_site.ledger import SiteLedger
 from mammofed_site.link import Interrupted, Link, NotWanted
+from mammofed_site.privacy import FILTERED
 from mammofed_site.progress_bar import visit_shown
 from mammofed_site.visit import Monitor, VisitCancelled, VisitPaused, data_of, forget_result, visit_folder, warm_up
 
@@ -279,3 +280,5 @@ def _remove_large_files(folder: Path, plan: Plan) -> None:
     (folder / "state.safetensors").unlink(missing_ok=True)
     if plan.kind == "train":
         (folder / "result" / "update.safetensors").unlink(missing_ok=True)
+        for filtered in (folder / "result").glob(FILTERED):
+            filtered.unlink(missing_ok=True)

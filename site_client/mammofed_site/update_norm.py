@@ -12,7 +12,7 @@ from mammofed_shared.errors import RefusalCode, Refused
 from mammofed_shared.protocol.payload import Payload
 
 _BLOCK = 2**20
-_STATISTICS = ("running_mean", "running_var")
+STATISTICS = ("running_mean", "running_var")
 """Last words of the names of floating-point tensors that are carried along and not trained (torch's batch norm)."""
 _FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 
@@ -30,7 +30,7 @@ def update_norm(state: Path, update: Path) -> float:
         if set(came.entries) != set(leaves.entries):
             raise Refused(RefusalCode.TENSOR_NAMES, "the update's tensors are not those of the state that came")
         for name, entry in leaves.entries.items():
-            if entry.dtype not in _FLOATS or name.rpartition(".")[2] in _STATISTICS:
+            if entry.dtype not in _FLOATS or name.rpartition(".")[2] in STATISTICS:
                 continue
             if entry.shape != came.entries[name].shape:
                 raise Refused(RefusalCode.TENSOR_SHAPE, f"{name}: {entry.shape} instead of {came.entries[name].shape}")

@@ -6,6 +6,8 @@
     out/moments.safetensors    AdamW's moments (training with `optimizer.state: keep`); never leave the site
     out/scores.csv             score of each exam (evaluation); never leaves the site
     kept/checkpoint.safetensors, received.json    where a visit that is cut goes on; never leave the site
+    out/privacy.json           what the visit has cost (DP-SGD only); never leaves the site
+    kept/noise.secret          what its noise is drawn from (DP-SGD only); never leaves the site
     kept/not-finite.json       numbers of the last steps of a visit that found no finite loss; never leaves the site
 
 On a CPU, equal plan, state, moments, exams, number of processes and of threads give equal bytes, cut or not. So nothing
@@ -43,6 +45,7 @@ from mammofed_shared.files import write_whole
 from mammofed_shared.protocol.payload import write_payload
 from mammofed_shared.protocol.plan import Plan, Progress
 from mammofed_shared.protocol.task_spec import TaskSpec
+from mammofed_shared.training.dp_sgd_account import ACCOUNT_FILE, SECRET_FILE, DpSgdOrder
 from mammofed_shared.training.engine import Engine, WholeModelEngine
 from mammofed_shared.training.group import WorkerGroup
 from mammofed_shared.training.hardware import Hardware
@@ -58,7 +61,7 @@ from mammofed_shared.training.loop import Clock, LoopSettings, NotFinite, Positi
 from mammofed_shared.training.optim import warmup_cosine
 from mammofed_shared.training.site_data import SiteData
 from mammofed_shared.training.state import exchanged_arrays, load_arrays, load_state, tensor_specs
-from mammofed_shared.training.step import Precision
+from mammofed_shared.training.step import Precision, Trainable, accumulate_gradients
 from mammofed_shared.training.tasks import code_of
 from mammofed_shared.training.zero import ZeroEngine
 
@@ -101,7 +104,12 @@ class VisitFiles:
 
 
 def train_visit(
-    plan: Plan, files: VisitFiles, data: SiteData, hardware: Hardware, report: Callable[[Progress], None]
+    plan: Plan,
+    files: VisitFiles,
+    data: SiteData,
+    hardware: Hardware,
+    report: Callable[[Progress], None],
+    dp_sgd: DpSgdOrder | None = None,
 ) -> None:
     """Train the plan's epochs and write the update and the moments; goes on from where an earlier call was cut.
 
@@ -109,6 +117,7 @@ def train_visit(
 
     Args:
         report: called after each step.
+        dp_sgd: how to protect each patient; None: not.
 
     Raises:
         VisitFailed: with the code of what went wrong; there is no update then.
@@ -116,7 +125,7 @@ def train_visit(
     prepare_process(plan, data.text_encoder, hardware)
     with out_of_memory_as_code():
         group = WorkerGroup(hardware)
-        numbers, timing = _train(plan, files, data, group, report)
+        numbers, timing = _train(plan, files, data, group, report, dp_sgd)
         if group.rank > 0:
             return
         numbers |= _validated_update(plan, files, data, group)
@@ -125,7 +134,12 @@ def train_visit(
 
 
 def _train(
-    plan: Plan, files: VisitFiles, data: SiteData, group: WorkerGroup, report: Callable[[Progress], None]
+    plan: Plan,
+    files: VisitFiles,
+    data: SiteData,
+    group: WorkerGroup,
+    report: Callable[[Progress], None],
+    dp_sgd: DpSgdOrder | None,
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Train, write update and moments, and give what is to be told, apart from what hangs on the clock."""
     settings, code = plan.task, code_of(plan.task)
@@ -138,7 +152,14 @@ def _train(
     if resumed is not None:
         load_arrays(model, resumed)
     del resumed  # the weights once more, in each process
-    task = code.bind(settings, model, data, group)
+    task: Trainable
+    if dp_sgd is None:
+        task, gradients, account = code.bind(settings, model, data, group), accumulate_gradients, None
+    else:
+        from mammofed_shared.training.dp_sgd import bind_private  # opacus: a second of every worker's start
+
+        task, private = bind_private(dp_sgd, plan, model, data, group, files.kept / SECRET_FILE)
+        gradients, account = private.gradients, private.account
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     engine = make_engine(model, group, settings.optimizer, settings.precision)
     position = Position()
@@ -164,6 +185,7 @@ def _train(
             seed=visit_seed(plan),
             report=report,
             save_if_due=saver.save_if_due,
+            gradients=gradients,
         )
     except NotFinite as error:
         _dump(files.kept / NOT_FINITE_FILE, error, engine, group)
@@ -176,6 +198,8 @@ def _train(
     numbers |= {f"received/{name}": value for name, value in received.items()}
     weights = engine.weights()
     if group.rank == 0:
+        if account is not None:
+            write_whole(files.out / ACCOUNT_FILE, account.model_dump_json())
         write_payload(files.out / UPDATE_FILE, weights)
         _log_end(numbers, clock)
     return numbers, {
