@@ -70,6 +70,6 @@ def told_progress(progress: Progress, policy: PolicySettings | None) -> dict[str
     measured = {
         name: round_for_wire(getattr(progress, name))
         for name in ("loss", "samples_per_s", "steps_per_s")
-        if is_allowed(policy, name)
+        if is_allowed(policy, name) and not policy.privacy.is_noisy  # they are of training data, without its noise
     }
     return {**whole, "epoch": min(whole["epoch"], MOST_EPOCHS), **measured}

@@ -14,6 +14,7 @@ from mammofed_shared.errors import PayloadError, RefusalCode, Refused, VisitFail
 from mammofed_shared.protocol.flower import plan_of, refusal_reply, update_reply
 from mammofed_shared.protocol.histogram import is_histogram
 from mammofed_shared.protocol.plan import Plan
+from mammofed_shared.protocol.statement import Filter
 from mammofed_site.allowed_numbers import allowed_numbers
 from mammofed_site.audit import Audit
 from mammofed_site.disclosure import COUNTED_FILE, Counts
@@ -22,6 +23,7 @@ from mammofed_site.gate import Gate
 from mammofed_site.hold import refuse_while_held
 from mammofed_site.policy import check_rules, check_tensor_names, permit
 from mammofed_site.policy_file import InForce, policy_in_force
+from mammofed_site.privacy import permit_privacy, protect, withhold
 from mammofed_site.released_counts import tell_once
 from mammofed_site.released_evaluations import tell_evaluation
 from mammofed_site.transfer import encode_update, whole_state
@@ -84,18 +86,19 @@ def _visit(message: Message, context: Context) -> Message:
         settings = in_force.settings
         check_rules(plan, settings)
         path = result / "update.safetensors" if plan.kind == "train" else None
-        encoded = frozenset[str]()
+        encoded, filters = frozenset[str](), tuple[Filter, ...]()
         if plan.kind == "query":
             metrics = _protected_counts(result, plan, settings, audit)
         else:
-            metrics = _metrics(result, time.monotonic() - started)
+            metrics = withhold(plan, settings, _metrics(result, time.monotonic() - started))
             metrics = tell_evaluation(settings.folder, plan, metrics, settings.policy.least_cell)
         told = allowed_numbers(plan, metrics, settings.policy)
         if state is not None and path is not None:
             check_tensor_names(settings.policy, path)
             check_norm(settings.policy, state, path)
+            path, filters = _protected_update(plan, settings, state, result, audit)
             path, encoded = encode_update(settings, plan, state, path)
-        update = release(plan, state, path, told, encoded=encoded)
+        update = release(plan, state, path, told, encoded=encoded).model_copy(update={"filters": filters})
         if plan.kind == "train":
             count_visit(settings.folder, plan)
     except (Refused, VisitFailed, PayloadError) as error:
@@ -113,6 +116,7 @@ def _visit(message: Message, context: Context) -> Message:
         metrics=sorted({_recorded_name(name) for name in update.metrics}),
         withheld=len(set(metrics) - set(told)),
         policy=in_force.digest,
+        filters=[f"{item.kind} {item.value:g}" for item in filters],
     )
     gate = current_gate.get()
     if gate is not None:
@@ -125,6 +129,17 @@ def _permit_now(plan: Plan, state: Path | None, in_force: InForce) -> None:
     permit(plan, in_force.settings)
     if plan.kind == "train" and state is not None:
         check_tensor_names(in_force.policy, state)  # an update has the same names: not after hours of training
+    permit_privacy(plan, in_force.settings)
+
+
+def _protected_update(
+    plan: Plan, settings: SiteSettings, state: Path, result: Path, audit: Audit
+) -> tuple[Path, tuple[Filter, ...]]:
+    """The file that may leave, and what the site's policy did to it; what it cost is written down."""
+    protected = protect(settings, plan, state, result)
+    if protected.epsilon is not None:
+        audit.write("spent", task=plan.task_id, epsilon=protected.epsilon)
+    return protected.path, protected.filters
 
 
 def _metrics(result: Path, duration_s: float) -> dict[str, float]:

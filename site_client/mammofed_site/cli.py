@@ -13,7 +13,7 @@ from mammofed_shared.commands import DefaultCommandGroup, run_command
 from mammofed_shared.config.loading import load
 from mammofed_shared.config.site import SiteSettings
 from mammofed_shared.config.text_encoder import locate_text_encoder
-from mammofed_shared.errors import ConfigurationError, StateError
+from mammofed_shared.errors import ConfigurationError, DataError, Refused, StateError
 from mammofed_shared.log import start_logging
 from mammofed_shared.pki import load_identity
 from mammofed_site import enrol as enrolment
@@ -192,6 +192,19 @@ def veto_(
         return
     typer.echo(f"site {site} is VETOED {veto_in_words(set_veto(folder, reason))}")
     typer.echo(f"a running client stops within a second; `site-client veto --site {site} --lift` ends it")
+
+
+@app.command("privacy")
+def privacy_(site: Site, config: Config = None, overrides: Overrides = None) -> None:
+    """Tell what noise protects here, every release that was paid, and how much of the budget is spent."""
+    from mammofed_site.privacy_status import privacy_lines
+
+    settings = _settings(site, config, overrides)
+    try:
+        for line in privacy_lines(settings):
+            typer.echo(line)
+    except Refused as error:
+        raise DataError(str(error)) from error
 
 
 def _settings(site: str, config: Path | None, overrides: list[str] | None) -> SiteSettings:

@@ -13,7 +13,7 @@ from mammofed_shared.protocol.payload import Payload
 from mammofed_shared.protocol.task_spec import CONTROL
 
 _BLOCK = 2**20
-_STATISTICS = ("running_mean", "running_var")
+STATISTICS = ("running_mean", "running_var")
 """Last words of the names of floating-point tensors that are carried along and not trained (torch's batch norm)."""
 _FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 
@@ -32,7 +32,7 @@ def update_norm(state: Path, update: Path) -> float:
         if set(came.entries) != set(leaves.entries):
             raise Refused(RefusalCode.TENSOR_NAMES, "the update's tensors are not those of the state that came")
         for name, entry in leaves.entries.items():
-            is_carried = name.rpartition(".")[2] in _STATISTICS or name.startswith(CONTROL)
+            is_carried = name.rpartition(".")[2] in STATISTICS or name.startswith(CONTROL)
             if entry.dtype not in _FLOATS or is_carried:
                 continue
             if entry.shape != came.entries[name].shape:

@@ -32,14 +32,16 @@ from mammofed_shared.config.site import SiteSettings, WorkerSettings
 from mammofed_shared.errors import RefusalCode, VisitFailed
 from mammofed_shared.files import fsync_folder, write_whole
 from mammofed_shared.protocol.plan import Plan, Progress
+from mammofed_shared.training.dp_sgd_account import ACCOUNT_FILE, SECRET_FILE, DpSgdOrder
 from mammofed_site import worker_entry
 from mammofed_site.data_digest import data_digest
 from mammofed_site.micro_batch import half_micro_batch, known_micro_batch, note_micro_batch
 from mammofed_site.prediction import compare_with_prediction
+from mammofed_site.privacy import dp_sgd_order
 
 logger = logging.getLogger(__name__)
 
-PROGRESS_FILES = ("checkpoint.safetensors", "received.json")
+PROGRESS_FILES = ("checkpoint.safetensors", "received.json", SECRET_FILE)
 """What a visit that was cut goes on from; made by ``training/visit.py``."""
 PAUSE_FILE = "pause"
 """Made by the parent: stop after the next step (``training/visit.py``)."""
@@ -70,6 +72,8 @@ class VisitOrder(Settings):
     """The site's own control variate (SCAFFOLD) to go on from; None: 0."""
     is_probe: bool = False
     """Only find out what the visit would take (`site-client plan`); there is no state then."""
+    dp_sgd: DpSgdOrder | None = None
+    """How to protect each patient; None: not."""
 
 
 @dataclass
@@ -166,6 +170,7 @@ def make_order(settings: SiteSettings, plan: Plan, state: Path | None, *, is_pro
         moments=_moments(settings, plan),
         control=_control(settings, plan),
         is_probe=is_probe,
+        dp_sgd=dp_sgd_order(settings) if plan.kind == "train" else None,
     )
 
 
@@ -216,6 +221,8 @@ def _is_progress_of(settings: SiteSettings, folder: Path, plan: Plan) -> bool:
     except (OSError, ValueError):  # none, or an older version of this software wrote it
         return False
     today = plan, settings.policy.least_cell, data_digest(settings)
+    if plan.kind == "train" and settings.policy.privacy.dp_sgd != (order.dp_sgd.settings if order.dp_sgd else None):
+        return False
     return (order.plan, order.least_cell, order.data) == today
 
 
@@ -237,6 +244,10 @@ def _moments(settings: SiteSettings, plan: Plan) -> Path | None:
     path = visit_folder(settings, plan.moments_from) / "result" / "moments.safetensors"
     if not path.exists():
         logger.warning("the optimizer moments of %s are not here; this visit starts with fresh ones", plan.moments_from)
+        return None
+    if settings.policy.privacy.dp_sgd and not (path.parent / ACCOUNT_FILE).exists():
+        logger.warning("the optimizer moments of %s were made without DP-SGD; this visit starts with fresh ones",
+                       plan.moments_from)  # they are of the data, and nothing hides it  # fmt: skip
         return None
     return path
 

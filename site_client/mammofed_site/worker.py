@@ -65,8 +65,10 @@ def _do_with_model(order: VisitOrder, folder: Path, rank: int, report: Callable[
         checkpoint_every_s=60 * order.worker.checkpoint_every_min,
         control=order.control,
     )
-    do = train_visit if order.plan.kind == "train" else evaluate_visit
-    do(order.plan, files, data, hardware, report)
+    if order.plan.kind == "train":
+        train_visit(order.plan, files, data, hardware, report, order.dp_sgd)
+    else:
+        evaluate_visit(order.plan, files, data, hardware, report)
 
 
 def _hardware(order: VisitOrder, folder: Path, rank: int) -> Hardware:

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from mammofed_shared.config.base import Digest, Settings, Slug
 from mammofed_shared.config.hours import read_window
+from mammofed_shared.config.privacy import PrivacySettings
 from mammofed_shared.config.tasks import TASKS
 
 
@@ -74,6 +75,8 @@ class PolicySettings(Settings):
     least_cell: int = Field(10, ge=2, le=1000)
     """What fewer patients than this stand behind is not told: cells of the counts before the first turn
     (docs/operate/quality.md), and figures and histogram bins of evaluations (docs/evaluation.md)."""
+    privacy: PrivacySettings = PrivacySettings()
+    """Clipping and noise on what is trained here, and the budget (docs/privacy.md)."""
 
     @model_validator(mode="before")
     @classmethod

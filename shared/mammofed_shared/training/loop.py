@@ -15,7 +15,7 @@ from mammofed_shared.protocol.plan import Progress
 from mammofed_shared.training.engine import Engine
 from mammofed_shared.training.group import WorkerGroup
 from mammofed_shared.training.share import Share
-from mammofed_shared.training.step import Precision, Trainable, accumulate_gradients, step_seed
+from mammofed_shared.training.step import Gradients, Precision, Trainable, accumulate_gradients, step_seed
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +102,7 @@ def train_epochs(
     seed: int,
     report: Callable[[Progress], None],
     save_if_due: Callable[[Position], None],
+    gradients: Gradients = accumulate_gradients,
 ) -> None:
     """Train from ``position`` to the end of the last epoch; both it and the clock are kept up to date.
 
@@ -110,6 +111,7 @@ def train_epochs(
         seed: of this visit; order, augmentations and all else that is drawn depend on it and on the step's place.
         report: called after each step.
         save_if_due: called after each step, by every process.
+        gradients: how a step comes to its gradients.
 
     Raises:
         NotFinite: after ``most_skipped`` steps in a row.
@@ -126,7 +128,7 @@ def train_epochs(
         for share in _waited_for(task.shares(seed, position.epoch, position.step), clock):
             position.learning_rate = learning_rate_at(position.epoch + position.step / task.num_steps)
             guard.note()
-            found = accumulate_gradients(
+            found = gradients(
                 task, engine, group, share, settings.precision, settings.micro_batch,
                 step_seed(seed, position.epoch, position.step),
             )  # fmt: skip

@@ -59,6 +59,22 @@ class Trainable(Protocol):
         """Numbers of the task after training, as they may leave the site."""
 
 
+class Gradients(Protocol):
+    """How a step comes to its gradients; ``accumulate_gradients`` is the usual way."""
+
+    def __call__(
+        self,
+        task: Trainable,
+        engine: Engine,
+        group: WorkerGroup,
+        share: Share,
+        precision: Precision,
+        micro_batch: int | None,
+        seed: int,
+    ) -> dict[str, float]:
+        """Leave a step's gradients in the engine, and give its losses, ``loss`` among them."""
+
+
 def accumulate_gradients(
     task: Trainable,
     engine: Engine,
@@ -84,7 +100,7 @@ def accumulate_gradients(
         torch.manual_seed(_chunk_seed(seed, group.rank, number))
         inputs = share.on(group.device, chunks[number])
         # A context a chunk: weights that autocast has cast without a graph must not serve where there is one.
-        with _autocast(group.device, precision):
+        with autocast(group.device, precision):
             return engine.forward(inputs)
 
     is_cached = len(chunks) > 1
@@ -124,7 +140,8 @@ def _hashed(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def _autocast(device: torch.device, precision: Precision) -> torch.autocast:
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """The run's precision, as the context of a forward pass."""
     return torch.autocast(device.type, _LOW.get(precision, torch.bfloat16), enabled=precision != "fp32")
 
 

@@ -8,6 +8,8 @@
     out/control.safetensors    the site's own control variate (SCAFFOLD); never leaves the site, its change does
     out/scores.csv             score of each exam (evaluation); never leaves the site
     kept/checkpoint.safetensors, received.json    where a visit that is cut goes on; never leave the site
+    out/privacy.json           what the visit has cost (DP-SGD only); never leaves the site
+    kept/noise.secret          what its noise is drawn from (DP-SGD only); never leaves the site
     kept/not-finite.json       numbers of the last steps of a visit that found no finite loss; never leaves the site
 
 On a CPU, equal plan, state, moments, exams, number of processes and of threads give equal bytes, cut or not. So nothing
@@ -45,6 +47,7 @@ from mammofed_shared.files import write_whole
 from mammofed_shared.protocol.payload import Payload, write_payload
 from mammofed_shared.protocol.plan import Plan, Progress
 from mammofed_shared.protocol.task_spec import TaskSpec
+from mammofed_shared.training.dp_sgd_account import ACCOUNT_FILE, SECRET_FILE, DpSgdOrder
 from mammofed_shared.training.engine import Engine, WholeModelEngine
 from mammofed_shared.training.gradient_term import ControlVariates, GradientTerm, save_own, term_of
 from mammofed_shared.training.group import WorkerGroup
@@ -61,7 +64,7 @@ from mammofed_shared.training.loop import Clock, LoopSettings, NotFinite, Positi
 from mammofed_shared.training.optim import warmup_cosine
 from mammofed_shared.training.site_data import SiteData
 from mammofed_shared.training.state import exchanged_arrays, load_arrays, load_state, tensor_specs
-from mammofed_shared.training.step import Precision
+from mammofed_shared.training.step import Precision, Trainable, accumulate_gradients
 from mammofed_shared.training.tasks import code_of
 from mammofed_shared.training.zero import ZeroEngine
 
@@ -112,7 +115,12 @@ class VisitFiles:
 
 
 def train_visit(
-    plan: Plan, files: VisitFiles, data: SiteData, hardware: Hardware, report: Callable[[Progress], None]
+    plan: Plan,
+    files: VisitFiles,
+    data: SiteData,
+    hardware: Hardware,
+    report: Callable[[Progress], None],
+    dp_sgd: DpSgdOrder | None = None,
 ) -> None:
     """Train the plan's epochs and write the update and the moments; goes on from where an earlier call was cut.
 
@@ -120,6 +128,7 @@ def train_visit(
 
     Args:
         report: called after each step.
+        dp_sgd: how to protect each patient; None: not.
 
     Raises:
         VisitFailed: with the code of what went wrong; there is no update then.
@@ -127,7 +136,7 @@ def train_visit(
     prepare_process(plan, data.text_encoder, hardware)
     with out_of_memory_as_code():
         group = WorkerGroup(hardware)
-        numbers, timing = _train(plan, files, data, group, report)
+        numbers, timing = _train(plan, files, data, group, report, dp_sgd)
         if group.rank > 0:
             return
         numbers |= _validated_update(plan, files, data, group)
@@ -136,7 +145,12 @@ def train_visit(
 
 
 def _train(
-    plan: Plan, files: VisitFiles, data: SiteData, group: WorkerGroup, report: Callable[[Progress], None]
+    plan: Plan,
+    files: VisitFiles,
+    data: SiteData,
+    group: WorkerGroup,
+    report: Callable[[Progress], None],
+    dp_sgd: DpSgdOrder | None,
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Train, write update and moments, and give what is to be told, apart from what hangs on the clock."""
     settings, code = plan.task, code_of(plan.task)
@@ -150,7 +164,14 @@ def _train(
     if resumed is not None:
         load_arrays(model, resumed)
     del resumed  # the weights once more, in each process
-    task = code.bind(settings, model, data, group)
+    task: Trainable
+    if dp_sgd is None:
+        task, gradients, account = code.bind(settings, model, data, group), accumulate_gradients, None
+    else:
+        from mammofed_shared.training.dp_sgd import bind_private  # opacus: a second of every worker's start
+
+        task, private = bind_private(dp_sgd, plan, model, data, group, files.kept / SECRET_FILE)
+        gradients, account = private.gradients, private.account
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     engine = make_engine(model, group, settings.optimizer, settings.precision, term)
     position = Position()
@@ -179,6 +200,7 @@ def _train(
             seed=visit_seed(plan),
             report=report,
             save_if_due=saver.save_if_due,
+            gradients=gradients,
         )
     except NotFinite as error:
         _dump(files.kept / NOT_FINITE_FILE, error, engine, group)
@@ -195,6 +217,8 @@ def _train(
             after = term.after()
             save_own(files.out / CONTROL_FILE, after)
             weights |= term.changes(after)
+        if account is not None:
+            write_whole(files.out / ACCOUNT_FILE, account.model_dump_json())
         write_payload(files.out / UPDATE_FILE, weights)
         write_whole(files.out / SPEC_FILE, _spec(settings, model).model_dump_json())
         _log_end(numbers, clock)
