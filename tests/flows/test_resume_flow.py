@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cutting_proxy import CuttingProxy, cutting_proxy
-from federation import METRICS, coordinator, make_plan
+from federation import METRICS, OpenGate, coordinator, make_plan
 from identities import Consortium, make_consortium
 from mammofed_shared.errors import Unreachable
 from mammofed_shared.protocol.payload import write_payload
@@ -43,7 +43,7 @@ def test_an_upload_cut_at_three_quarters_sends_the_rest_only(tmp_path: Path, con
     with cutting_proxy() as proxy:
         proxy.cut_after_sent = round(CUT_AT * update.payload.size)
         with _coordinator(tmp_path, consortium, plan, proxy):
-            link = Link("mayo", f"127.0.0.1:{proxy.port}", consortium.site_identity("mayo"))
+            link = _link(proxy, consortium)
             sending = threading.Thread(target=_until_closed, args=(lambda: link.submit(update, tmp_path / "update"),))
             sending.start()
             assert proxy.is_cut.wait(60)
@@ -51,7 +51,7 @@ def test_an_upload_cut_at_three_quarters_sends_the_rest_only(tmp_path: Path, con
                 link.close()
                 sending.join(60)
                 proxy.forget()
-                link = Link("mayo", f"127.0.0.1:{proxy.port}", consortium.site_identity("mayo"))
+                link = _link(proxy, consortium)
                 assert link.submit(update, tmp_path / "update") is None
         if who == "the coordinator":
             with _coordinator(tmp_path, consortium, plan, proxy):
@@ -73,7 +73,7 @@ def test_a_download_cut_at_three_quarters_fetches_the_rest_only(
     with cutting_proxy() as proxy:
         proxy.cut_after_received = round(CUT_AT * plan.state.size)
         with _coordinator(tmp_path, consortium, plan, proxy):
-            link = Link("mayo", f"127.0.0.1:{proxy.port}", consortium.site_identity("mayo"))
+            link = _link(proxy, consortium)
             fetching = threading.Thread(target=_until_closed, args=(lambda: link.fetch(plan, target),))
             fetching.start()
             assert proxy.is_cut.wait(60)
@@ -81,7 +81,7 @@ def test_a_download_cut_at_three_quarters_fetches_the_rest_only(
                 link.close()
                 fetching.join(60)
                 proxy.forget()
-                link = Link("mayo", f"127.0.0.1:{proxy.port}", consortium.site_identity("mayo"))
+                link = _link(proxy, consortium)
                 link.fetch(plan, target)
         if who == "the coordinator":
             with _coordinator(tmp_path, consortium, plan, proxy):
@@ -99,6 +99,10 @@ def _coordinator(folder: Path, consortium: Consortium, plan: Plan, proxy: Cuttin
         server.mailbox.put(plan, folder / "state")
         proxy.target = server.port
         yield
+
+
+def _link(proxy: CuttingProxy, consortium: Consortium) -> Link:
+    return Link("mayo", f"127.0.0.1:{proxy.port}", consortium.site_identity("mayo"), OpenGate("mayo"))
 
 
 def _until_closed(call: Callable[[], object]) -> None:
