@@ -1,6 +1,5 @@
 """A site as a Flower ``ClientApp``: permit, work, release. One object for the link, the simulation and Ray."""
 
-import json
 import logging
 import time
 from contextvars import ContextVar
@@ -8,6 +7,7 @@ from pathlib import Path
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from mammofed_shared.config.site import SiteSettings
 from mammofed_shared.errors import PayloadError, RefusalCode, Refused, VisitFailed
@@ -44,6 +44,8 @@ current_monitor: ContextVar[Monitor] = ContextVar("current_monitor")
 
 current_gate: ContextVar[Gate | None] = ContextVar("current_gate", default=None)
 """Set by whoever sends what the app releases to another machine; it lets nothing else out."""
+
+_named_numbers: TypeAdapter[dict[str, float]] = TypeAdapter(dict[str, float], config=ConfigDict(strict=True))
 
 app = ClientApp()
 
@@ -143,11 +145,17 @@ def _protected_update(
 
 
 def _metrics(result: Path, duration_s: float) -> dict[str, float]:
-    metrics: dict[str, float] = json.loads((result / "metrics.json").read_text(encoding="utf-8"))
-    timing = result / "timing.json"
-    if timing.exists():
-        metrics |= json.loads(timing.read_text(encoding="utf-8"))
+    metrics = _numbers(result / "metrics.json")
+    if (result / "timing.json").exists():
+        metrics |= _numbers(result / "timing.json")
     return metrics | {"duration_s": duration_s}
+
+
+def _numbers(path: Path) -> dict[str, float]:
+    try:
+        return _named_numbers.validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise Refused(RefusalCode.METRIC_NOT_ALLOWED, f"{path.name} of the worker holds more than numbers") from error
 
 
 def _recorded_name(name: str) -> str:
@@ -156,7 +164,10 @@ def _recorded_name(name: str) -> str:
 
 
 def _protected_counts(result: Path, plan: Plan, settings: SiteSettings, audit: Audit) -> dict[str, float]:
-    counts = Counts.model_validate_json((result / COUNTED_FILE).read_text(encoding="utf-8"))
+    try:
+        counts = Counts.model_validate_json((result / COUNTED_FILE).read_bytes())
+    except ValidationError as error:
+        raise Refused(RefusalCode.METRIC_NOT_ALLOWED, "the worker's counts hold more than counts") from error
     told = tell_once(settings.folder, counts, settings.policy.least_cell)
     audit.write(
         "counted",

@@ -28,7 +28,7 @@ What it does not guarantee: two releases of data that differ by one patient can 
 import hashlib
 from collections.abc import Mapping
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mammofed_shared.config.base import Settings
 from mammofed_shared.protocol.quality import STEP, TABLES, TOTALS
@@ -52,6 +52,13 @@ class Counts(Settings):
     num_patients: int = Field(ge=0)
     tables: Mapping[str, Mapping[str, Cell]]
     """Property (``CountTable.by``) → word → cell; every word of the table is there."""
+
+    @model_validator(mode="after")
+    def _only_known_words(self) -> "Counts":
+        known = {table.by: set(table.words) for table in TABLES}
+        if any(set(cells) - known.get(by, set()) for by, cells in self.tables.items()):
+            raise ValueError("a table holds a word that is not its own")
+        return self
 
     @property
     def digest(self) -> str:

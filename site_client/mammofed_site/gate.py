@@ -67,6 +67,8 @@ class Gate:
         Raises:
             HeldBack: it may not leave; the audit record says so.
         """
+        with self._lock:
+            self._held.pop(threading.get_ident(), None)  # of an earlier call, for which nobody asked
         try:
             self._check(message)
         except HeldBack as error:

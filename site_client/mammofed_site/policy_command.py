@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from mammofed_shared.config.base import Settings
 from mammofed_shared.config.policy import PolicySettings
 from mammofed_shared.config.site import SiteSettings
 from mammofed_shared.errors import ConfigurationError, Refused
@@ -38,6 +39,8 @@ def rules_in_words(policy: PolicySettings) -> Iterator[tuple[str, str]]:
             continue
         if name == "time_zone":
             yield name, value or "that of this machine"
+        elif isinstance(value, Settings):
+            yield name, value.model_dump_json(exclude_none=True) if value.model_dump(exclude_none=True) else "none"
         elif value is None:
             yield name, "any"
         else:

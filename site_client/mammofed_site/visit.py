@@ -330,14 +330,17 @@ def _follow(connections: Sequence[Connection], monitor: Monitor, pause: Path) ->
             assert isinstance(connection, Connection)
             try:
                 word, value = json.loads(connection.recv_bytes(2**16))
+                if word == "progress":
+                    _note_progress(monitor, value)
+                elif word == "failed":
+                    return RefusalCode(value)
+                elif word == "done":
+                    talking.remove(connection)
             except (EOFError, OSError):  # it died, and its end of the pipe with it
                 return RefusalCode.WORKER_DIED
-            if word == "progress":
-                _note_progress(monitor, value)
-            elif word == "failed":
-                return RefusalCode(value)
-            elif word == "done":
-                talking.remove(connection)
+            except (ValueError, TypeError):  # no word that a worker has, so what it said is not even logged
+                logger.error("a worker said what it must not say; it was killed")
+                return RefusalCode.WORKER_DIED
     return None
 
 

@@ -166,7 +166,7 @@ def rules_of(site: str) -> dict[str, dict[str, Rule]]:
             "signature": Rule("its key's, over all this", "ECDSA in DER, at most 72 bytes", _is_signature),
         },
         "Filter": {
-            "kind": _one_of("which", ("CLIPPED", "GAUSSIAN_NOISE", "DP_SGD", "ENCODED_BF16", "ENCODED_DELTA")),
+            "kind": _one_of("what was done", ("CLIPPED", "GAUSSIAN_NOISE", "DP_SGD", "ENCODED_BF16", "ENCODED_DELTA")),
             "value": Rule("its one number", "finite", math.isfinite),
         },
         "FailRequest": {

@@ -115,6 +115,7 @@ def _our_hand_off(inputs: Inputs, folder: Path, port: int) -> tuple[Step, Step, 
     plan = plan_from_wire(link.poll(pb.PollRequest(state=pb.READY, wait_s=5)).plan)
 
     def up() -> None:
+        link.gate.open_for(inputs.update, inputs.update_path)
         refused = link.submit(inputs.update, inputs.update_path)
         assert refused is None, refused
 

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf.descriptor import Descriptor
 
+import what_leaves
 from federation import METRICS, coordinator, make_plan, small_state
 from identities import make_consortium
 from mammofed_shared.pki import make_key
@@ -42,6 +43,11 @@ def test_each_field_that_a_site_can_fill_has_a_rule_and_no_rule_is_left_over() -
     seen: set[str] = set()
     found = {pair for call in CALLS.values() for pair in _fields(call.request.DESCRIPTOR, seen)}
     assert found == {(message, field) for message, rules in rules_of("mayo").items() for field in rules}
+
+
+def test_the_document_tells_the_gates_own_rules() -> None:
+    text = what_leaves.DOCUMENT.read_text(encoding="utf-8")
+    assert text == what_leaves.with_table(text), "run `python tests/what_leaves.py`"
 
 
 def _right() -> list[Any]:

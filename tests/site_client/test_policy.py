@@ -196,6 +196,7 @@ def test_the_command_says_what_is_in_force_and_what_it_does_to_the_last_plan(set
     visit.mkdir(parents=True)
     (visit / "visit.json").write_text(make_order(settings, asked, None).model_dump_json())
     said = list(policy_lines(_with(settings, runs=["test"])))
+    assert "  privacy              none" in said
     assert "  runs                 test" in said and "  tasks                any" in said
     assert said[-3:] == [
         "now: takes part",
