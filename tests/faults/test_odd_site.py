@@ -9,9 +9,11 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 import yaml
 
@@ -22,7 +24,9 @@ from mammofed_shared.errors import RefusalCode
 from mammofed_shared.protocol import federation_pb2 as pb
 from mammofed_shared.protocol.payload import Payload
 from mammofed_shared.protocol.plan import Plan, Update
+from mammofed_shared.protocol.statement import Signed, statement_to_wire
 from mammofed_shared.protocol.wire import plan_from_wire
+from mammofed_site.ledger import SiteLedger
 from mammofed_site.link import Link, NotWanted
 from runs import begin_small_run
 from small_counts import TOLD
@@ -36,9 +40,11 @@ class OddSite:
 
     def __init__(self, name: str, consortium: Consortium, port: int, folder: Path) -> None:
         self.name = name
-        self.link = Link(name, f"127.0.0.1:{port}", consortium.site_identity(name), OpenGate(name))
+        identity = consortium.site_identity(name)
+        self.link = Link(name, f"127.0.0.1:{port}", identity, OpenGate(name))
         self._folder = folder / name
         self._folder.mkdir()
+        self._ledger = SiteLedger(self._folder, lambda: identity)
 
     def plan(self) -> Plan:
         """The plan that this site has to do next; it is waited for."""
@@ -50,13 +56,16 @@ class OddSite:
     def begin(self) -> None:
         """Introduce itself, and tell its counts."""
         self.link.hello(8, 6)
-        assert self.link.submit(Update(task_id=self.plan().task_id, payload=None, metrics=TOLD), None) is None
+        plan = self.plan()
+        update, signed = self._ledger.state(plan, Update(task_id=plan.task_id, payload=None, metrics=TOLD), "0" * 64)
+        assert self.link.submit(update, None, signed) is None
 
-    def update(self, plan: Plan, value: float, **metrics: float) -> tuple[Update, Path]:
-        """An update whose weights are all ``value``."""
+    def update(self, plan: Plan, value: float, **metrics: float) -> tuple[Update, Path, Signed]:
+        """An update whose weights are all ``value``, its file, and this site's statement."""
         path = self._folder / f"{plan.visit}-{value}.safetensors"
-        reference = small_state(path, value)
-        return Update(task_id=plan.task_id, payload=reference, metrics=METRICS | metrics), path
+        made = Update(task_id=plan.task_id, payload=small_state(path, value), metrics=METRICS | metrics)
+        update, signed = self._ledger.state(plan, made, "0" * 64)
+        return update, path, signed
 
     def hear_the_end(self) -> None:
         """Ask until the run is over."""
@@ -84,6 +93,9 @@ class Federation:
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             )
         self.central, self.mayo = (OddSite(site, consortium, port, folder) for site in SITES)
+
+    def begin(self) -> None:
+        """Both sites introduce themselves."""
         for site in (self.central, self.mayo):
             site.begin()
 
@@ -121,8 +133,11 @@ def schedule(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def federation(tmp_path: Path, consortium: Consortium, schedule: str) -> Iterator[Federation]:
     made = Federation(tmp_path, consortium, schedule)
-    yield made
-    made.close()
+    try:
+        made.begin()
+        yield made
+    finally:
+        made.close()
 
 
 def weights(run: RunState, turn: int) -> float:
@@ -137,13 +152,13 @@ def counted(run: RunState) -> list[list[str]]:
 def test_an_update_that_comes_twice_late_or_stale_counts_once(federation: Federation) -> None:
     central, mayo = federation.central, federation.mayo
     first = central.plan()
-    update, path = central.update(first, 2.0)
+    update = central.update(first, 2.0)
 
-    assert central.link.submit(update, path) is None
+    assert central.link.submit(*update) is None
     mayos = mayo.plan()  # central's turn is committed by now
     for _ in range(2):  # a duplicate, late: its turn is over
         with pytest.raises(NotWanted, match="not open"):
-            central.link.submit(update, path)
+            central.link.submit(*update)
     with pytest.raises(NotWanted, match="not open"):  # the same, as something else
         central.link.submit(*central.update(first, 9.0))
     with pytest.raises(NotWanted):  # or as a failure
@@ -182,10 +197,10 @@ def test_in_fedavg_neither_repetition_nor_order_of_arrival_matters(federation: F
 def test_halves_out_of_order_foreign_tasks_and_two_uploads_at_once_change_nothing(federation: Federation) -> None:
     central, mayo = federation.central, federation.mayo
     plan = central.plan()
-    update, path = central.update(plan, 2.0)
+    update = central.update(plan, 2.0)
 
     with pytest.raises(NotWanted, match="begins at byte"):  # the second half before the first
-        central.link._patiently(lambda: central.link._upload(_parts(update, path, half=1)))
+        central.link._patiently(lambda: central.link._upload(_parts(*update, half=1)))
     with pytest.raises(NotWanted, match="not open for it"):  # another site's task
         mayo.link.submit(*mayo.update(plan, 7.0))
     with pytest.raises(NotWanted, match=r"not its own|not open"):
@@ -193,33 +208,39 @@ def test_halves_out_of_order_foreign_tasks_and_two_uploads_at_once_change_nothin
     assert central.link._calls["Offset"](pb.OffsetRequest(task_id=plan.task_id)).offset == 0
 
     hold, released = threading.Event(), threading.Event()
-    calls = ThreadPoolExecutor(1)
-    slow = calls.submit(central.link._upload, _held(update, path, hold, released))
+    calls = ThreadPoolExecutor(2)
+    slow = calls.submit(central.link._upload, _held(*update, hold, released))
     assert hold.wait(LONGEST_S)
     while True:  # until the coordinator has its first half
         if central.link._calls["Offset"](pb.OffsetRequest(task_id=plan.task_id)).offset:
             break
-    with pytest.raises(NotWanted, match="twice at the same time"):
-        central.link.submit(*central.update(plan, 9.0))
+    second = calls.submit(central.link.submit, *central.update(plan, 9.0))  # is told to wait for the first
+    with pytest.raises(grpc.RpcError, match=r"still open|RESOURCE_EXHAUSTED"):
+        central.link._upload(_parts(*central.update(plan, 8.0), half=0))
     released.set()
     assert slow.result(LONGEST_S).accepted
+    with suppress(NotWanted):  # if its turn is committed by now; else it gets the first verdict
+        assert second.result(LONGEST_S) is None
     calls.shutdown()
 
     assert weights(federation.committed(1), 1) == 2.0
 
 
-def _parts(update: Update, path: Path, half: int) -> Iterator[Any]:
+def _parts(update: Update, path: Path, signed: Signed, half: int) -> Iterator[Any]:
     assert update.payload is not None
     content = path.read_bytes()
     middle = len(content) // 2
-    header = pb.SubmitHeader(task_id=update.task_id, metrics=update.metrics, offset=half * middle)
+    statement = statement_to_wire(signed)
+    header = pb.SubmitHeader(task_id=update.task_id, metrics=update.metrics, offset=half * middle, statement=statement)
     header.payload.digest, header.payload.size = update.payload.digest, update.payload.size
     yield pb.SubmitPart(header=header)
     yield pb.SubmitPart(data=content[middle:] if half else content[:middle])
 
 
-def _held(update: Update, path: Path, hold: threading.Event, released: threading.Event) -> Iterator[Any]:
-    yield from _parts(update, path, half=0)
+def _held(
+    update: Update, path: Path, signed: Signed, hold: threading.Event, released: threading.Event
+) -> Iterator[Any]:
+    yield from _parts(update, path, signed, half=0)
     hold.set()
     assert released.wait(LONGEST_S)
     content = path.read_bytes()
