@@ -10,7 +10,7 @@ INSTALLING := $(VENV)/.installing
 PROTOCOL := shared/mammofed_shared/protocol
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check proto bench-exchange bench-preprocess fuzz clean
+.PHONY: help venv demo test faults check proto bench-exchange bench-preprocess fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -41,6 +41,10 @@ demo: $(INSTALLED) ## train three phantom hospitals together on this machine: ma
 test: check ## all checks, then all tests
 	$(BIN)/python -m pytest
 
+faults: $(INSTALLED) ## play every case of the fault matrix (up to 20 minutes) and write docs/reliability.md
+	$(BIN)/python -m pytest tests/faults -m "" --junitxml=faults-output/results.xml
+	PYTHONPATH=tests $(BIN)/python -m faults.table faults-output/results.xml
+
 check: $(INSTALLED) ## lint, format, types and import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -62,5 +66,5 @@ fuzz: $(INSTALLED) ## feed the DICOM reader mutated files for five minutes; find
 	$(BIN)/python tests/fuzz/fuzz_reader.py --seconds 300
 
 clean: ## remove caches, builds and demo results; .venv stays
-	rm -rf build dist demo-output fuzz-output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf build dist demo-output faults-output fuzz-output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find shared server site_client deploy tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""A whole federation of two phantom hospitals: its configuration, and in which bits it ends when nothing disturbs it."""
+"""A whole federation of two phantom hospitals: its configuration, and in which bits it ends undisturbed."""
 
 import shutil
 import socket

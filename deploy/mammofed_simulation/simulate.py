@@ -77,7 +77,7 @@ def run_to_end(settings: RunSettings, run_apps: Callable[[RunState], None]) -> R
             run.verify_last()
             run_apps(run)
             if settings.tracking.enabled:
-                finish_tracker(start_tracker(run.folder))
+                finish_tracker(start_tracker(run.folder), run.folder)
     return run
 
 

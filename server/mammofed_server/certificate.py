@@ -24,7 +24,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from mammofed_shared.errors import IdentityError
 from mammofed_shared.pki import authority_uri, coordinator_uri, enrolment_extension, site_uri
 
-BACKDATED = timedelta(minutes=5)
+BACKDATED = timedelta(minutes=15)
 """A certificate begins a little early, for machines whose clocks are slow."""
 
 

@@ -82,7 +82,8 @@ Confirm = Callable[[Plan, Upload], Countersigned | None]
 
 
 class RestartUpload(Exception):
-    """The bytes do not match their digest although the site resumed: it shall send them again from the beginning."""
+    """The bytes do not match their digest, for the first time or after a resumption: the site shall send them again
+    from the beginning."""
 
 
 class Offer(NamedTuple):
@@ -103,6 +104,7 @@ class Mailbox:
         self._changed = threading.Condition()
         self._open: dict[str, Offer] = {}
         self._receiving: set[str] = set()
+        self._restarted: set[str] = set()
         self._closed = False
 
     # ── the coordinator's side ──────────────────────────────────────────────────────────────────────────────
@@ -298,7 +300,8 @@ class Mailbox:
             digest = append(part, upload.offset, reference.size, chunks)
             if digest != reference.digest:
                 part.unlink()
-                if upload.offset:
+                if upload.offset or plan.task_id not in self._restarted:
+                    self._restarted.add(plan.task_id)
                     raise RestartUpload
                 raise Refused(RefusalCode.DIGEST_MISMATCH, "the bytes are not those that the header announced")
             with Payload(part) as payload:

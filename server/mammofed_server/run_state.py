@@ -12,6 +12,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Protocol
@@ -131,8 +132,10 @@ class RunState:
         """Begin a run with its initial state; run.json comes last and makes it begun."""
         run = cls(folder, record)
         first = run.checkpoint_folder(0)
+        manifest = run._manifest(turn=0, round_number=0, state=reference)
+        if first.exists() and read_manifest(first) != manifest:  # of a beginning with other settings that was killed
+            shutil.rmtree(first)
         if not first.exists():
-            manifest = run._manifest(turn=0, round_number=0, state=reference)
             write_checkpoint(first, manifest, link_state(initial_state, reference))
         write_whole(folder / "run.json", record.model_dump_json(indent=1))
         return run

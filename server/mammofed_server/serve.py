@@ -4,7 +4,6 @@ import fcntl
 import logging
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from flwr.app import Context, RecordDict
 from mammofed_server.app import app
 from mammofed_server.control import Control
 from mammofed_server.entries import CERTIFICATES
+from mammofed_server.farewell import all_are_told, wait_until_told
 from mammofed_server.grid import MailboxGrid
 from mammofed_server.initial import MakeState, begin_run, make_in_process_of_its_own
 from mammofed_server.ledger import keep_ledger
@@ -28,13 +28,11 @@ from mammofed_server.status import RunWord, StatusWriter
 from mammofed_server.trust import Trust
 from mammofed_shared.config.run import RunSettings
 from mammofed_shared.errors import ConfigurationError, RunCancelled, RunStopped, StateError
+from mammofed_shared.files import remove_halves
 from mammofed_shared.pki import load_identity
 from mammofed_shared.protocol import federation_pb2 as pb
 
 logger = logging.getLogger(__name__)
-
-FAREWELL_S = 30.0
-"""How long a coordinator whose run is over waits for sites to ask, so that each learns it."""
 
 
 def serve(settings: RunSettings) -> RunState:
@@ -52,14 +50,15 @@ def serve(settings: RunSettings) -> RunState:
         trust = Trust(identity, settings.server.identity, renewal_folder)
         notary = Notary(run.folder / CERTIFICATES, settings.consortium, lambda: trust.identity)
         keep_ledger(run, notary.signer)
-        if run.ending() == "cancelled":
-            raise StateError(f"run {settings.run!r} was cancelled; give a new run another `server.folder`")
-        if run.ending() == "finished":
+        ending = run.ending()
+        members = run.members()
+        if ending is not None and all_are_told(run.folder, members.of_round(settings.schedule.rounds)):
+            _check_not_cancelled(run)
             logger.info("run %s is finished; its last checkpoint is turn %d", settings.run, run.last_turn())
             return run
+        remove_halves(run.folder)
         run.verify_last()
         mailbox = Mailbox(run.folder / "spool", run.record.spec, quota=_spool_quota(settings, run))
-        members = run.members()
         board = SiteBoard(members.ever, newcomers=lambda: members.asked_to("join"))
         writer = StatusWriter(run, board)
         control = Control(run.folder)
@@ -84,10 +83,11 @@ def serve(settings: RunSettings) -> RunState:
         try:
             writer.word = "running"
             writer.start()
-            grid = MailboxGrid(members.ever, mailbox, control, board, members)
-            grid.signer = notary.signer
-            _run_app(grid, run.folder)
-            word = "finished"
+            if ending is None:
+                grid = MailboxGrid(members.ever, mailbox, control, board, members)
+                grid.signer = notary.signer
+                _run_app(grid, run.folder)
+            word = ending or "finished"
         except RunStopped:
             word = "stopped"
             raise
@@ -100,12 +100,18 @@ def serve(settings: RunSettings) -> RunState:
             writer.word = word
             mailbox.close()
             if word != "interrupted":
-                _wait_until_told(board)
+                wait_until_told(run.folder, board, members.of_round(settings.schedule.rounds), ending is not None)
             server.stop(grace=1).wait()
             if tracker is not None:
-                finish_tracker(tracker)
+                finish_tracker(tracker, run.folder)
             writer.stop(word)
+    _check_not_cancelled(run)
     return run
+
+
+def _check_not_cancelled(run: RunState) -> None:
+    if run.ending() == "cancelled":
+        raise StateError(f"run {run.record.settings.run!r} was cancelled; give a new run another `server.folder`")
 
 
 def open_or_begin(settings: RunSettings, make_state: MakeState = make_in_process_of_its_own) -> RunState:
@@ -140,12 +146,6 @@ def _run_state(writer: StatusWriter, control: Control) -> pb.RunState:
     return pb.PAUSED if paused else pb.RUNNING
 
 
-def _wait_until_told(board: SiteBoard) -> None:
-    until = time.monotonic() + FAREWELL_S
-    while time.monotonic() < until and not board.all_know_end():
-        time.sleep(0.2)
-
-
 @contextmanager
 def only_coordinator(folder: Path) -> Iterator[None]:
     """Hold the run's folder; two coordinators on one folder would tear it.
@@ -169,9 +169,13 @@ def start_tracker(folder: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 
 
-def finish_tracker(tracker: subprocess.Popen[bytes]) -> None:
-    """Let the tracker write what is left, and wait for it."""
+def finish_tracker(tracker: subprocess.Popen[bytes], folder: Path) -> None:
+    """Let the tracker write what is left, and wait for it; one that died is started once more, and catches up."""
+    if _ends_badly(tracker) and _ends_badly(start_tracker(folder)):
+        logger.error("the tracker ended with an error; see tracking.log; the run itself is safe")
+
+
+def _ends_badly(tracker: subprocess.Popen[bytes]) -> bool:
     assert tracker.stdin is not None
     tracker.stdin.close()
-    if tracker.wait() != 0:
-        logger.error("the tracker ended with code %d; see tracking.log; the run itself is safe", tracker.returncode)
+    return tracker.wait() != 0

@@ -1,6 +1,7 @@
 """The state of a running coordinator in one file, and as a table. The file is all that `fl-server status` needs."""
 
 import json
+import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,8 @@ from mammofed_shared.config.base import Settings
 from mammofed_shared.errors import StateError
 from mammofed_shared.files import is_full, write_whole
 from mammofed_shared.pki import days_left
+
+logger = logging.getLogger(__name__)
 
 WRITE_EVERY_S = 1.0
 STALE_AFTER_S = 10.0
@@ -79,6 +82,7 @@ class StatusWriter:
         self._begin_s = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, daemon=True, name="status")
+        self._is_failing = False
         self.word: RunWord = "starting"
 
     def start(self) -> None:
@@ -91,11 +95,22 @@ class StatusWriter:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
-        self.write()
+        self._try_to_write()
 
     def _loop(self) -> None:
         while not self._stop.wait(WRITE_EVERY_S):
+            self._try_to_write()
+
+    def _try_to_write(self) -> None:
+        """A status that cannot be written, as on a full disk, must not end the run or the statuses after it."""
+        try:
             self.write()
+        except OSError as error:
+            if not self._is_failing:
+                logger.error("status.json cannot be written (%s): see to the disk of the run's folder", error.strerror)
+            self._is_failing = True
+        else:
+            self._is_failing = False
 
     def write(self) -> None:
         """Write the status as it is now; on a full disk the old one stays."""

@@ -8,7 +8,6 @@ import json
 import logging
 import select
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,15 @@ from mlflow.tracking import MlflowClient
 
 from mammofed_server.pooled import pooled_aurocs, without_histograms
 from mammofed_server.run_state import RunState
+from mammofed_shared.checkpoint import MANIFEST_FILE
 from mammofed_shared.files import write_whole
 from mammofed_shared.log import start_logging
 
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 2.0
+_BEGUN = "mammofed.begun"
+"""Tag by which a run of ours is found again in MLflow: when its run.json was written, in nanoseconds."""
 MOST_AT_ONCE = 1000
 """Metrics that MLflow takes in one call."""
 
@@ -48,7 +50,12 @@ class Tracker:
         settings = self._run.record.settings
         found = self._client.get_experiment_by_name(settings.tracking.experiment)
         experiment = found.experiment_id if found else self._client.create_experiment(settings.tracking.experiment)
-        run_id = str(self._client.create_run(experiment, run_name=settings.run).info.run_id)
+        mark = {_BEGUN: str((self._run.folder / "run.json").stat().st_mtime_ns)}
+        earlier = self._client.search_runs([experiment], f"tags.`{_BEGUN}` = '{mark[_BEGUN]}'")
+        if earlier:  # by a tracker that was killed before it could note so
+            run_id = str(earlier[0].info.run_id)
+        else:
+            run_id = str(self._client.create_run(experiment, run_name=settings.run, tags=mark).info.run_id)
         flat = _flat(settings.model_dump(mode="json", exclude={"server", "tracking"}))
         self._client.log_batch(run_id, params=[Param(name, value) for name, value in flat.items()])
         return run_id
@@ -58,15 +65,18 @@ class Tracker:
         held = self._run.quality()
         if held is not None and not self._state["asked"]:
             for site, counts in held.counts.items():
-                self._log({f"query/{site}/{name}": value for name, value in counts.items()}, 0)
+                self._log(
+                    {f"query/{site}/{name}": value for name, value in counts.items()}, 0, self._run.folder / "run.json"
+                )
             self._advance(asked=1)
         last = self._run.last_turn()
         while self._state["trained"] < last:
             turn = self._state["trained"] + 1
             manifest = self._run.manifest(turn)
+            committed = self._run.checkpoint_folder(turn) / MANIFEST_FILE
             for item in manifest.contributions:
-                self._log(training_names(item.site, item.metrics), turn)
-            self._client.log_metric(self._state["mlflow_run"], "failures", len(manifest.failures), step=turn)
+                self._log(training_names(item.site, item.metrics), turn, committed)
+            self._log({"failures": float(len(manifest.failures))}, turn, committed)
             self._advance(trained=turn)
         while self._state["evaluated"] < last:
             turn = self._state["evaluated"] + 1
@@ -74,7 +84,7 @@ class Tracker:
             if record is None and turn == last:
                 break
             if record is not None:
-                self._log(evaluation_names(record.metrics), turn)
+                self._log(evaluation_names(record.metrics), turn, self._run.evaluation_path(turn))
             self._advance(evaluated=turn)
 
     def finish(self, ending: str | None) -> None:
@@ -83,9 +93,11 @@ class Tracker:
             status = "FINISHED" if ending == "finished" else "KILLED"
             self._client.set_terminated(self._state["mlflow_run"], status=status)
 
-    def _log(self, values: Mapping[str, float], turn: int) -> None:
-        now_ms = int(time.time() * 1000)
-        metrics = [Metric(name, value, now_ms, turn) for name, value in values.items()]
+    def _log(self, values: Mapping[str, float], turn: int, committed: Path) -> None:
+        """Write numbers that were committed with a file: its time is theirs, so MLflow knows them when they come again
+        after a kill, and keeps them once."""
+        at_ms = committed.stat().st_mtime_ns // 10**6
+        metrics = [Metric(name, value, at_ms, turn) for name, value in values.items()]
         for start in range(0, len(metrics), MOST_AT_ONCE):
             self._client.log_batch(self._state["mlflow_run"], metrics=metrics[start : start + MOST_AT_ONCE])
 

@@ -27,6 +27,13 @@ def write_all(file: FileIO, data: bytes | memoryview) -> None:
         rest = rest[file.write(rest) :]
 
 
+def remove_halves(folder: Path) -> None:
+    """Remove files directly in a folder in whose midst a process was killed. Nobody may be writing there now."""
+    for half in folder.glob(".*.writing"):
+        if half.is_file():
+            half.unlink()
+
+
 def fsync_file(path: Path) -> None:
     """Make what was written to a file survive a power cut."""
     with path.open("rb") as file:

@@ -11,11 +11,13 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from mammofed_shared.config.site import SiteSettings
 from mammofed_shared.errors import PayloadError, RefusalCode, Refused, VisitFailed
+from mammofed_shared.files import write_whole
 from mammofed_shared.protocol.flower import plan_of, refusal_reply, update_reply
 from mammofed_shared.protocol.histogram import is_histogram
 from mammofed_shared.protocol.plan import Plan
 from mammofed_shared.protocol.statement import Filter
 from mammofed_site.allowed_numbers import allowed_numbers
+from mammofed_site.attempts import run_visit_again
 from mammofed_site.audit import Audit
 from mammofed_site.disclosure import COUNTED_FILE, Counts
 from mammofed_site.egress import release
@@ -28,7 +30,7 @@ from mammofed_site.released_counts import tell_once
 from mammofed_site.released_evaluations import tell_evaluation
 from mammofed_site.transfer import encode_update, whole_state
 from mammofed_site.update_norm import check_norm
-from mammofed_site.visit import Monitor, forget_result, remove_old_visits, run_visit
+from mammofed_site.visit import Monitor, forget_result, remove_old_visits
 from mammofed_site.visit_count import count_visit
 
 logger = logging.getLogger(__name__)
@@ -83,7 +85,7 @@ def _visit(message: Message, context: Context) -> Message:
         remove_old_visits(settings, plan)
         state = whole_state(settings, plan, state)
         started = time.monotonic()
-        result = run_visit(settings, plan, state, monitor)
+        result = run_visit_again(settings, plan, state, monitor)
         in_force = policy_in_force(site)  # it may have become stricter in those hours
         settings = in_force.settings
         check_rules(plan, settings)
@@ -92,7 +94,7 @@ def _visit(message: Message, context: Context) -> Message:
         if plan.kind == "query":
             metrics = _protected_counts(result, plan, settings, audit)
         else:
-            metrics = withhold(plan, settings, _metrics(result, time.monotonic() - started))
+            metrics = withhold(plan, settings, _metrics(result, started))
             metrics = tell_evaluation(settings.folder, plan, metrics, settings.policy.least_cell)
         told = allowed_numbers(plan, metrics, settings.policy)
         if state is not None and path is not None:
@@ -144,11 +146,15 @@ def _protected_update(
     return protected.path, protected.filters
 
 
-def _metrics(result: Path, duration_s: float) -> dict[str, float]:
-    metrics = _numbers(result / "metrics.json")
+def _metrics(result: Path, started: float) -> dict[str, float]:
+    """The numbers of a result; they are the same however often it is sent."""
+    lasted = result / "duration.json"
+    if not lasted.exists():
+        write_whole(lasted, json.dumps({"duration_s": time.monotonic() - started}))
+    metrics = _numbers(result / "metrics.json") | _numbers(lasted)
     if (result / "timing.json").exists():
         metrics |= _numbers(result / "timing.json")
-    return metrics | {"duration_s": duration_s}
+    return metrics
 
 
 def _numbers(path: Path) -> dict[str, float]:

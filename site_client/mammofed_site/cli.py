@@ -14,6 +14,7 @@ from mammofed_shared.config.loading import load
 from mammofed_shared.config.site import SiteSettings
 from mammofed_shared.config.text_encoder import locate_text_encoder
 from mammofed_shared.errors import ConfigurationError, DataError, Refused, StateError
+from mammofed_shared.files import remove_halves
 from mammofed_shared.log import start_logging
 from mammofed_shared.pki import load_identity
 from mammofed_site import enrol as enrolment
@@ -48,6 +49,7 @@ def run_(site: Site, config: Config = None, overrides: Overrides = None) -> None
     if settings.policy.file is not None:
         read_policy(settings.policy.file)  # a wrong one is said here, not to the coordinator
     with _only_client(settings.folder):
+        remove_halves(settings.folder)
         client = SiteClient(settings, identity)
         try:
             client.run()

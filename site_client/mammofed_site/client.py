@@ -1,6 +1,8 @@
 """The life of a running site: introduce itself, wait for a plan, do it, hand in, until the run is over."""
 
+import errno
 import logging
+import os
 import threading
 import time
 from pathlib import Path
@@ -35,6 +37,10 @@ from mammofed_site.visit import Monitor, VisitCancelled, VisitPaused, data_of, f
 
 logger = logging.getLogger(__name__)
 
+WAIT_FOR_DISK_S = 1.0
+LONGEST_WAIT_FOR_DISK_S = 30.0
+_MAY_PASS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE})
+"""What may be wrong with a disk or a machine and be mended while the site waits."""
 REPORT_EVERY_S = 1.0
 """How often a visit under way tells the coordinator how far it is."""
 HELD_POLL_EVERY_S = 5.0
@@ -63,6 +69,7 @@ class SiteClient:
             run_config={},
         )
         self._renewal = Renewal(settings, identity, self._link, self._audit)
+        self._disk_wait_s = WAIT_FOR_DISK_S
         become_flower_task(node_id=1)
 
     def run(self) -> None:
@@ -152,9 +159,12 @@ class SiteClient:
             return
         logger.info("round %d: %s, %d epoch(s)", plan.round, plan.kind, plan.epochs)
         started = time.monotonic()
-        self._in_hand.take(plan.task_id)
         try:
+            self._in_hand.take(plan.task_id)
             self._fetch_do_submit(plan)
+            self._disk_wait_s = WAIT_FOR_DISK_S
+        except OSError as error:
+            self._wait_for_disk(plan, error)
         except NotWanted as error:
             logger.info("task %s is no longer wanted: %s", plan.task_id, error)
         except (VisitCancelled, VisitPaused, Interrupted) as stop:
@@ -205,6 +215,8 @@ class SiteClient:
                 if code is RefusalCode.OUT_OF_HOURS:  # they ended a moment ago: nothing failed
                     self._watch.wait_for_change(REPORT_EVERY_S)
                     raise Interrupted
+                if code is RefusalCode.DISK_FULL:  # a worker met it; somebody will make room
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 self._link.fail(plan.task_id, code)
                 return
             update, path = update_of(reply)
@@ -221,6 +233,24 @@ class SiteClient:
             return
         self._audit.write("submitted", task=plan.task_id)
         remove_large_files(folder)
+
+    def _wait_for_disk(self, plan: Plan, error: OSError) -> None:
+        """Wait a little before the coordinator is asked for the plan again: all that is on disk is gone on from.
+
+        Raises:
+            OSError: ``error``, when waiting cannot mend it.
+        """
+        if error.errno not in _MAY_PASS:
+            raise error
+        logger.error(
+            "task %s: a file could not be written (%s): make room in this site's folder, and see to its disk; trying "
+            "again in %.0f s, and nothing is lost meanwhile",
+            plan.task_id,
+            error.strerror,
+            self._disk_wait_s,
+        )
+        self._watch.wait_for_change(self._disk_wait_s)
+        self._disk_wait_s = min(2 * self._disk_wait_s, LONGEST_WAIT_FOR_DISK_S)
 
     def _fetch(self, plan: Plan, state: Path) -> None:
         assert plan.state is not None, "there is something to fetch"

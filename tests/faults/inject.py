@@ -1,4 +1,4 @@
-"""Runs a command with faults in it: `python -m faults.inject FOLDER FAULTS MODULE ARGS…`. The product knows nothing of it.
+"""Runs a command with faults in it: `python -m faults.inject FOLDER FAULTS MODULE ARGS…`; the product knows nothing.
 
 A fault (``Fault``) names a call of a function, and what happens there: the process kills itself, the disk is full, a
 byte turns. No clock decides when: the n-th call does. Each fault happens as often as it says over all processes that
@@ -34,14 +34,14 @@ class Fault:
     """One thing that goes wrong, or is done to order the others."""
 
     does: str
-    """`kill`, `tear` (a file, and kill itself), `term`, `freeze`, `raise`, `flip`, `slow`, `tell`, `wait` or `clock`."""
+    """`kill`, `tear` (a file, and die), `term`, `freeze`, `raise`, `flip`, `slow`, `tell`, `wait` or `clock`."""
     at: str = ""
     """`module:name@before#2`, `@after#2` (the second call, before or after it), or `@item#2` (when a generator's second
     item is asked for). Not needed by `clock`."""
     what: str = ""
-    """Who is killed (names of processes, `self` among them, or a word of a child's command line; itself if empty), the file
-    that is torn (a pattern in the case's folder), the errno, the factor, the name of what is told or waited for, the
-    clock's seconds, or for how many it is frozen."""
+    """Who is killed (names of processes, `self` among them, or a word of a child's command line; itself if empty), the
+    file that is torn (a pattern in the case's folder), the errno, the factor, the name of what is told or waited for,
+    the clock's seconds, or for how many it is frozen."""
     rank: int = -1
     """Of the worker in which it happens; -1: in the command itself."""
     kind: str = "train"

@@ -1,7 +1,7 @@
 """Everything that is made to go wrong, as data. ``test_matrix.py`` plays it, ``table.py`` writes docs/reliability.md.
 
-A case ends as its ``result`` says: mostly in the weights of the run that nothing disturbed, to the bit. Points are calls of
-functions of the product, by their names; one that is gone fails its case.
+A case ends as its ``result`` says: mostly in the weights of the run that nothing disturbed, to the bit. Points are
+calls of functions of the product, by their names; one that is gone fails its case.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,6 +13,23 @@ from faults.proxy import Line, Trouble
 
 Schedule = Literal["alternating", "fedavg"]
 SAME_BITS = "same bits"
+PARTS = {
+    "coordinator": """`fl-server` is killed (SIGKILL) and started again. Sites wait for it; a plan that is offered again
+finds its outcome, or its half upload.""",
+    "site": """The parent of `site-client` is killed and started again. Its workers end with it.""",
+    "worker": """A worker of a site is killed, as by a system that lacks memory. The site goes on by itself, from the
+visit's checkpoint if there is one; three deaths in a row without progress are told to the coordinator
+(`WORKER_DIED`).""",
+    "all": """Several processes at once, or one of them again and again.""",
+    "frozen": """A process stands still (SIGSTOP), as in a virtual machine that is moved, and goes on.""",
+    "torn file": """A process is killed, and a file of its has lost its second half and holds a wrong bit.""",
+    "disk": """A file cannot be written, twice in a row. Nobody restarts anything: each side waits for room.""",
+    "line": """Between a site and the coordinator stands a proxy with this fault. Bytes decide when it comes.""",
+    "clock": """The clock of one side is wrong; certificates begin 15 minutes before they are made.""",
+    "pace": """Settings are as for sites of equal speed.""",
+    "tracking": """What MLflow holds in the end is compared number by number with the run's own files.""",
+}
+"""Headings of the table, and what is done there."""
 EVERYTHING = "server,central,self"
 CHECKPOINTS_EACH_STEP = "worker.checkpoint_every_min=0"
 
@@ -94,7 +111,7 @@ _COORDINATOR = {
     "an evaluation came back, nothing is written": "mammofed_server.run_state:RunState.commit_evaluation@before#1",
     "an evaluation is written": "mammofed_server.run_state:RunState.commit_evaluation@after#1",
     "the last turn is done, the run has no end": "mammofed_server.run_state:RunState.end@before#1",
-    "the run has its end, no site knows": "mammofed_server.serve:_wait_until_told@before#1",
+    "the run has its end, no site knows": "mammofed_server.run_state:RunState.end@after#1",
 }
 
 _AGGREGATION = {
@@ -129,7 +146,7 @@ _WORKER = {
     "its update is written, its numbers are not": "mammofed_shared.training.visit:write_whole@before#3",
 }
 
-_QUICK = {
+QUICK = {
     "coordinator: in the midst of a download (alternating)",
     "coordinator: an update is judged, the verdict is not written (fedavg)",
     "coordinator: a checkpoint is written, not renamed (alternating)",
@@ -468,4 +485,4 @@ CASES: tuple[Case, ...] = tuple(
 
 def is_quick(case: Case) -> bool:
     """Whether `make test` plays the case."""
-    return case.id in _QUICK
+    return case.id in QUICK

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -82,8 +82,8 @@ class Stage:
 
     # ── the play ────────────────────────────────────────────────────────────────────────────────────────────
 
-    def play(self) -> None:
-        """Until every process has ended well."""
+    def play(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Until every process has ended well; ``meanwhile`` is called again and again."""
         until_s = time.monotonic() + LONGEST_S
         try:
             for process in self._processes.values():
@@ -91,6 +91,7 @@ class Stage:
             while not all(process.codes and process.codes[-1] == 0 for process in self._processes.values()):
                 assert time.monotonic() < until_s, f"not over after {LONGEST_S} s\n{self.words()}"
                 self._look()
+                meanwhile()
                 time.sleep(LOOK_AGAIN_S)
         finally:
             self._end()
@@ -168,6 +169,10 @@ class Stage:
     def run(self) -> RunState:
         """The coordinator's run."""
         return RunState.open(self.server_folder)
+
+    def codes(self, name: str) -> list[int]:
+        """How a process ended, each time."""
+        return self._processes[name].codes
 
     def restarts(self) -> dict[str, int]:
         """Of each that was restarted."""

@@ -121,7 +121,7 @@ def test_certificates_have_the_profile_of_the_documentation(authority: ca.Author
         if use is not None:
             assert list(_extension(certificate, x509.ExtendedKeyUsage)) == [use]
         assert certificate.not_valid_after_utc == NOW + timedelta(days=days)
-        assert certificate.not_valid_before_utc == NOW - timedelta(minutes=5)
+        assert certificate.not_valid_before_utc == NOW - timedelta(minutes=15)
         assert isinstance(certificate.public_key(), ec.EllipticCurvePublicKey)
         if certificate is not root:
             issuer = _extension(root, x509.SubjectKeyIdentifier).digest

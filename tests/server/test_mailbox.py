@@ -145,6 +145,15 @@ def test_a_torn_beginning_is_thrown_away_once(tmp_path: Path, mailbox: Mailbox, 
     assert mailbox.receive("mayo", _upload(plan, reference), _chunks(tmp_path / "update")).refusal is None
 
 
+def test_bytes_that_turned_on_their_way_are_asked_for_again_once(tmp_path: Path, mailbox: Mailbox, plan: Plan) -> None:
+    reference = small_state(tmp_path / "update", 2.0)
+    damaged = [b"\0" * len(chunk) for chunk in _chunks(tmp_path / "update")]
+    with pytest.raises(RestartUpload):
+        mailbox.receive("mayo", _upload(plan, reference), damaged)
+    assert mailbox.offset("mayo", plan.task_id) == 0
+    assert mailbox.receive("mayo", _upload(plan, reference), damaged).refusal == "DIGEST_MISMATCH"
+
+
 def test_an_upload_may_begin_again_before_where_the_spool_ends(tmp_path: Path, mailbox: Mailbox, plan: Plan) -> None:
     (mailbox.task_folder(plan.task_id) / "update.part").write_bytes(b"\0" * 120)
     assert _hand_in(mailbox, plan, tmp_path).refusal is None

@@ -119,7 +119,7 @@ def _trained(tensors: object, monkeypatch: pytest.MonkeyPatch, folder: Path) -> 
     """Let ``run_visit`` find a result that is already there."""
     small_state(folder / "result/update.safetensors", 2.0, **(tensors or {}))  # type: ignore[dict-item]
     (folder / "result/metrics.json").write_text(json.dumps({"num_exams": 10.0, "loss": 1.5}))
-    monkeypatch.setattr(app_module, "run_visit", lambda *_: folder / "result")
+    monkeypatch.setattr(app_module, "run_visit_again", lambda *_: folder / "result")
 
 
 def test_what_leaves_is_in_the_audit_record_before_it_leaves(
@@ -160,7 +160,7 @@ def test_a_model_is_evaluated_once_and_its_record_names_a_histogram_and_not_its_
     told |= {"histogram_positive/mass/1100": 20.0, "histogram_negative/mass/900": 10.0}
     told |= {"histogram_negative/mass/1000": 20.0}
     (tmp_path / "result").mkdir()
-    monkeypatch.setattr(app_module, "run_visit", lambda *_: tmp_path / "result")
+    monkeypatch.setattr(app_module, "run_visit_again", lambda *_: tmp_path / "result")
     answers = []
     for asked, area in ((plan, 0.75), (plan.model_copy(update={"run": "another"}), 0.7)):
         (tmp_path / "result/metrics.json").write_text(json.dumps({**told, "auroc/mass": area}))

@@ -1,0 +1,43 @@
+"""A worker that dies is no reason to stop a federation: the visit goes on, from its checkpoint if it has one."""
+
+import logging
+from pathlib import Path
+
+from mammofed_shared.config.site import SiteSettings
+from mammofed_shared.errors import RefusalCode, VisitFailed
+from mammofed_shared.protocol.plan import Plan
+from mammofed_site.visit import PROGRESS_FILES, Monitor, run_visit, visit_folder
+
+logger = logging.getLogger(__name__)
+
+MOST_DEATHS = 3
+"""So often in a row, with nothing new in the visit's checkpoint, a worker group may die; then the visit has failed."""
+
+
+def run_visit_again(settings: SiteSettings, plan: Plan, state: Path | None, monitor: Monitor) -> Path:
+    """Do a visit as ``run_visit`` does, and again when its worker group died, for instance for lack of memory.
+
+    A group that got further than the one before is never given up: a visit of days on a machine that restarts its
+    workers each hour comes to its end, to the same bits.
+
+    Raises:
+        VisitFailed, VisitCancelled: as ``run_visit``; WORKER_DIED after ``MOST_DEATHS``.
+    """
+    num_deaths, got_to = 0, _got_to(settings, plan)
+    while True:
+        try:
+            return run_visit(settings, plan, state, monitor)
+        except VisitFailed as error:
+            if error.code is not RefusalCode.WORKER_DIED:
+                raise
+            before, got_to = got_to, _got_to(settings, plan)
+            num_deaths = 1 if got_to != before else num_deaths + 1
+            if num_deaths == MOST_DEATHS:
+                raise
+            logger.warning("task %s: %s; the visit goes on with new workers", plan.task_id, error)
+
+
+def _got_to(settings: SiteSettings, plan: Plan) -> int:
+    """Changes whenever the visit has written a checkpoint."""
+    checkpoint = visit_folder(settings, plan.task_id) / PROGRESS_FILES[0]
+    return checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
