@@ -1,5 +1,6 @@
 """A site as a Flower ``ClientApp``: permit, work, release. One object for the link, the simulation and Ray."""
 
+import json
 import logging
 import time
 from contextvars import ContextVar
