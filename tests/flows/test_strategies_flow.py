@@ -62,6 +62,7 @@ def _run(folder: Path, schedule: dict[str, Any]) -> RunSettings:
             "sites": SITES,
             "schedule": schedule,
             "evaluation": {"when": "end"},
+            "transfer": {"download": "bf16", "upload": "delta"},
             "preprocessing": SMALL.model_dump(),
             "task": {
                 "name": "text",

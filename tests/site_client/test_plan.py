@@ -122,6 +122,21 @@ def test_the_leads_file_says_what_is_asked_of_this_site(bare: SiteSettings, tmp_
     assert (plan.preprocessing, plan.text_encoder) == (SMALL.digest, folder_digest(TEXT_ENCODER))
 
 
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ({"kind": "fedavg", "rounds": 2, "strategy": {"name": "fedprox", "mu": 0.5}}, (2, 0.5, False)),
+        ({"kind": "fedavg", "rounds": 2, "weighting": "equal", "strategy": {"name": "scaffold"}}, (2, 0.0, True)),
+        ({"rounds": 2, "phases": [{"rounds": 1}, {"kind": "fedavg"}]}, (1, 0.0, False)),
+    ],
+)
+def test_a_probe_is_of_what_the_strategy_adds_and_of_the_smallest_fold(
+    bare: SiteSettings, tmp_path: Path, schedule: dict[str, Any], expected: tuple[int, float, bool]
+) -> None:
+    plan = plan_of_run(bare, _run_file(tmp_path / "lead", schedule=schedule))
+    assert (plan.num_sites, plan.proximal_mu, plan.control_variates) == expected
+
+
 def test_a_run_that_does_not_train_here_is_an_error(bare: SiteSettings, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="mayo does not train in this run: central"):
         plan_of_run(bare, _run_file(tmp_path / "lead", sites=["central"]))
