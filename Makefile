@@ -2,6 +2,7 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 SEED ?= 1
+SECONDS ?= 120
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 BIN := $(VENV)/bin
@@ -10,7 +11,7 @@ INSTALLING := $(VENV)/.installing
 PROTOCOL := shared/mammofed_shared/protocol
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test faults check proto bench-exchange bench-preprocess fuzz clean
+.PHONY: help venv demo test faults check proto bench-exchange bench-preprocess fuzz fuzz-service clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -64,6 +65,9 @@ bench-preprocess: $(INSTALLED) ## time the intake of full-size images beside bar
 fuzz: $(INSTALLED) ## feed the DICOM reader mutated files for five minutes; findings in fuzz-output/
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[fuzz]'
 	$(BIN)/python tests/fuzz/fuzz_reader.py --seconds 300
+
+fuzz-service: $(INSTALLED) ## attack a coordinator as a hostile site would: make fuzz-service SECONDS=120
+	$(BIN)/python tests/fuzz/fuzz_service.py --seconds $(SECONDS) --write
 
 clean: ## remove caches, builds and demo results; .venv stays
 	rm -rf build dist demo-output faults-output fuzz-output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -4,6 +4,7 @@ A site that keeps to the protocol stays far below all of it. What is above is an
 site waits on, or cut, which it resumes from: a limit ends nothing for good.
 """
 
+import resource
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ MOST_CALLS = 1024
 STREAMS_PER_CONNECTION = 16
 HANDSHAKE_S = 20
 """A connection that has not shown its certificate by then is closed."""
+MOST_FILES = 65_536
 STALE_AFTER_S = 5.0
 """A transfer that has been silent this long gives way to a new one of the same site: its connection was cut."""
 
@@ -59,6 +61,19 @@ CALL_LIMITS = MappingProxyType(
     }
 )
 TRANSFERS = frozenset({"Fetch", "Submit"})
+
+
+def raise_file_limit() -> int:
+    """Let this process hold as many open files as the system allows it, and give that number.
+
+    Each connection is one, also that of a stranger, for ``HANDSHAKE_S``; the usual limit of 1024 would soon be reached.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        return wanted
+    return soft
 
 
 class TooMuch(Exception):

@@ -18,6 +18,7 @@ from mammofed_server.farewell import all_are_told, wait_until_told
 from mammofed_server.grid import MailboxGrid
 from mammofed_server.initial import MakeState, begin_run, make_in_process_of_its_own
 from mammofed_server.ledger import keep_ledger
+from mammofed_server.limits import raise_file_limit
 from mammofed_server.mailbox import Mailbox
 from mammofed_server.notary import Notary
 from mammofed_server.run_state import RunState
@@ -72,6 +73,7 @@ def serve(settings: RunSettings) -> RunState:
             trust=trust,
             notary=notary,
         )
+        raise_file_limit()
         try:
             server, port = start_server(service, trust, settings.server.listen, len(settings.sites))
         except RuntimeError as error:

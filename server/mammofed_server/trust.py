@@ -34,7 +34,7 @@ NUMBER_FILE = "revoked.number"
 an older one must not let anybody in again."""
 READ_AGAIN_AFTER_S = 60.0
 """A file whose date tells nothing (a network file system's cache) is read again after this long."""
-_REFRESH = "run `fl-server ca refresh` where the consortium's root key is; nothing needs a restart"
+REFRESH = "run `fl-server ca refresh` where the consortium's root key is; nothing needs a restart"
 
 Stamp = tuple[int, int, int] | None
 
@@ -93,7 +93,7 @@ class Trust:
         if found is not None and moment >= found.next_update:
             raise IdentityError(
                 f"{self._folder / REVOKED_FILE}: the list of revoked certificates held until "
-                f"{found.next_update:%Y-%m-%d %H:%M} UTC; no site is let in. To mend it, {_REFRESH}."
+                f"{found.next_update:%Y-%m-%d %H:%M} UTC; no site is let in. To mend it, {REFRESH}."
             )
         return found
 
@@ -176,7 +176,7 @@ class Trust:
 
     def remind(self, now: datetime | None = None) -> None:
         """Warn once a day of what ends within 30 days: the server's certificate, the issuer of renewals, the list."""
-        remedy = _REFRESH
+        remedy = REFRESH
         self._reminder.remind("the coordinator's certificate", self._identity.not_after, remedy, now)
         try:
             path = self._renewal_folder / CERTIFICATE_FILE

@@ -15,7 +15,7 @@ from mammofed_shared.pki import Identity, check_chain, read_certificates
 
 _TIMEOUT_S = 5.0
 MOST_SKEW_S = 60.0
-"""Clocks that differ by less are nobody's worry: certificates begin five minutes before they are made."""
+"""Clocks that differ by less are nobody's worry: certificates begin a quarter of an hour before they are made."""
 _EXPIRED, _NOT_YET, _WRONG_NAMES = 10, 9, (62, 64)
 """X509_V_ERR_… of OpenSSL: the server's certificate is too old, too new, not for this name or address."""
 _ALERTS = {

@@ -1,6 +1,9 @@
 """One site's share of the coordinator, and a log that nobody can fill."""
 
 import logging
+import os
+import subprocess
+import sys
 import threading
 from typing import Any, cast
 
@@ -38,6 +41,18 @@ def _call(site: str, name: str) -> ActiveCall:
 def test_every_call_has_its_limits_and_a_chunk_fits() -> None:
     assert set(CALL_LIMITS) == set(CALLS)
     assert MAX_PART_BYTES > CHUNK_BYTES + 64
+
+
+def test_the_coordinator_takes_as_many_open_files_as_it_may() -> None:
+    code = (
+        "import resource\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (200, 3000))\n"
+        "from mammofed_server.limits import raise_file_limit\n"
+        "print(raise_file_limit(), resource.getrlimit(resource.RLIMIT_NOFILE)[0], raise_file_limit())\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["3000", "3000", "3000"]
 
 
 def test_a_burst_is_served_then_a_rate() -> None:

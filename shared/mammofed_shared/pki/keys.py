@@ -64,7 +64,9 @@ def read_key(path: Path, passphrase: bytes | None = None) -> ec.EllipticCurvePri
         key = serialization.load_pem_private_key(raw, passphrase)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         if passphrase is not None:
-            raise IdentityError(f"{path}: the passphrase does not open this private key.") from error
+            raise IdentityError(
+                f"{path}: the passphrase does not open this private key; give the one that `ca init` asked for."
+            ) from error
         raise IdentityError(f"{path}: not an unencrypted private key in PEM; restore the file.") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise IdentityError(f"{path}: found {type(key).__name__}, expected an elliptic-curve key (P-256).")

@@ -14,8 +14,10 @@ from mammofed_shared.config.text_adaptation import TextSettings
 from mammofed_shared.errors import ProtocolError
 from mammofed_shared.protocol import federation_pb2 as pb
 from mammofed_shared.protocol.plan import Plan
-from mammofed_shared.protocol.wire import CALLS, plan_from_wire, plan_to_wire
+from mammofed_shared.protocol.wire import CALLS, OLDEST_PROTOCOL, plan_from_wire, plan_to_wire, version_needed
 
+GOLDEN = Path(__file__).parents[2] / "golden"
+OLD_PROTO, OLD_SETTINGS = GOLDEN / "federation-2.proto", GOLDEN / "task-settings-2.json"
 PROTO = Path(pb.__file__).with_name("federation.proto")
 TEXT = (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_GROUP)
 
@@ -130,6 +132,45 @@ def test_a_plan_comes_off_the_wire_as_it_went_on(plan: Plan) -> None:
 def test_every_field_of_a_plan_is_on_the_wire(plan: Plan) -> None:
     on_wire = {field.name for field in pb.Plan.DESCRIPTOR.fields}
     assert on_wire - {"task_settings"} == set(Plan.model_fields) - {"task"}
+
+
+UNKNOWN_TO_VERSION_2 = {
+    # field: what happens when a site of version 2 does not see it
+    "configuration": "nothing: it has no policy that could ask",
+    "rounds_total": "nothing",
+    "num_sites": "nothing",
+    "ledger_head": "nothing: it signs no statement",
+    "proximal_mu": "another training, so the plan needs version 3",
+    "control_variates": "another training, so the plan needs version 3",
+    "download": "it could not read the state, so the plan needs version 3",
+    "upload": "it would send another update, so the plan needs version 3",
+}
+
+
+def test_whoever_adds_a_field_to_a_plan_says_what_a_site_of_version_2_makes_of_it(plan: Plan, tmp_path: Path) -> None:
+    from grpc_tools import protoc
+
+    out = tmp_path / "descriptors"
+    assert protoc.main(["protoc", f"-I{OLD_PROTO.parent}", f"--descriptor_set_out={out}", OLD_PROTO.name]) == 0
+    (old,) = FileDescriptorSet.FromString(out.read_bytes()).file
+    known = {field.name for message in old.message_type if message.name == "Plan" for field in message.field}
+    assert {field.name for field in pb.Plan.DESCRIPTOR.fields} - known == set(UNKNOWN_TO_VERSION_2)
+    assert version_needed(plan) == OLDEST_PROTOCOL
+    changes = {"proximal_mu": 0.1, "control_variates": True, "download": "bf16", "upload": "delta"}
+    assert set(changes) == {name for name, said in UNKNOWN_TO_VERSION_2.items() if "version 3" in said}
+    for name, value in changes.items():
+        assert version_needed(plan.model_copy(update={name: value})) == 3
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["pretrain", "text"])
+def test_a_site_of_version_2_knows_every_setting_of_a_task(number: int) -> None:
+    """It refuses settings that it does not know: a new one must not be sent while it has its default, or needs 3."""
+    told = (PretrainSettings(), TextSettings())[number].model_dump(mode="json")
+    assert _keys(told) == _keys(json.loads(OLD_SETTINGS.read_text())[number])
+
+
+def _keys(value: object) -> object:
+    return {name: _keys(item) for name, item in value.items()} if isinstance(value, dict) else None
 
 
 def test_a_setting_that_this_version_does_not_know_is_refused(plan: Plan) -> None:
