@@ -15,7 +15,7 @@ from flwr.clientapp import ClientApp
 
 from mammofed_server.app import app as server_app
 from mammofed_server.grid import FileGrid
-from mammofed_server.ledger import keep_ledger
+from mammofed_server.ledger import RunLedger
 from mammofed_server.run_state import RunState
 from mammofed_server.serve import finish_tracker, only_coordinator, open_or_begin, start_tracker
 from mammofed_server.spool import SENT_FILE, WHOLE_FILE
@@ -72,7 +72,7 @@ def run_to_end(settings: RunSettings, run_apps: Callable[[RunState], None]) -> R
     """Run or resume the run by ``run_apps``, unless it is finished, and give its folder."""
     with only_coordinator(settings.server.folder):
         run = open_or_begin(settings, make_in_fork)
-        keep_ledger(run)
+        run.ledger = RunLedger(run)  # unsigned: nobody here has a key
         if run.ending() is None:
             run.verify_last()
             run_apps(run)
@@ -95,6 +95,7 @@ def _make_state(work: str) -> None:
 
 def run_server_app(grid: FileGrid, run: RunState) -> None:
     """Run what is left of the run on a grid, by the coordinator's own ServerApp."""
+    grid.ledger = run.ledger
     context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={"folder": str(run.folder)})
     server_app(grid, context)
 

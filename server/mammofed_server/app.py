@@ -7,7 +7,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from mammofed_server.control import Control
 from mammofed_server.grid import FileGrid
-from mammofed_server.ledger import keep_ledger
+from mammofed_server.ledger import RunLedger
 from mammofed_server.quality import ask_once
 from mammofed_server.run_state import RunState
 from mammofed_server.strategies import make_strategy
@@ -21,7 +21,7 @@ def main(grid: Grid, context: Context) -> None:
     assert isinstance(grid, FileGrid), "every grid of mammofed carries files"
     folder = Path(str(context.run_config["folder"]))
     run = RunState.open(folder)
-    keep_ledger(run, grid.signer)
+    run.ledger = grid.ledger or RunLedger(run)
     control = Control(folder)
     ask_once(run, grid, control)
     make_strategy(run, control).run_turns(grid)

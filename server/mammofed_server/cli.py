@@ -19,7 +19,7 @@ from mammofed_server.quality import quality_table
 from mammofed_server.run_state import RunState
 from mammofed_server.serve import serve
 from mammofed_server.status import RunStatus, read_status, skipped_visit, status_table
-from mammofed_shared.commands import DefaultCommandGroup, run_command
+from mammofed_shared.commands import DefaultCommandGroup, ExitCode, run_command
 from mammofed_shared.config.loading import load
 from mammofed_shared.config.run import RunSettings
 from mammofed_shared.config.text_encoder import locate_text_encoder
@@ -166,6 +166,42 @@ def _forget_failures(folder: Path) -> int:
     for path in failed:
         path.unlink()
     return len(failed)
+
+
+@app.command()
+def verify(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(metavar="[RUN_FOLDER]", help="The run's folder, or a copy of it.", show_default=False),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="The run's YAML, in place of its folder.")
+    ] = None,
+    site_ledger: Annotated[
+        list[Path] | None, typer.Option(help="A site's own ledger.jsonl, to be compared; may be given again.")
+    ] = None,
+    root_fingerprint: Annotated[
+        str | None, typer.Option(help="Of the consortium's root, as told by another channel.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Check offline that every digest and signature chains to the released model; name who contributed to it.
+
+    Needs the folder alone: no key, no site, no network. Says where one changed byte is. docs/ledger.md
+    """
+    from mammofed_server.verify import verify_run
+    from mammofed_server.verify_report import print_report
+
+    if (folder is None) == (config is None):
+        raise ConfigurationError("name the run's folder, or its YAML with --config")
+    place = folder if folder is not None else load(config, RunSettings, []).server.folder  # type: ignore[arg-type]
+    report = verify_run(place, root_fingerprint, site_ledger or ())
+    if json:
+        typer.echo(report.json())
+    else:
+        print_report(report, Console())
+    code = {"whole": ExitCode.OK, "tampered": ExitCode.TAMPERED, "incomplete": ExitCode.INCOMPLETE}[report.verdict]
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -4,6 +4,7 @@
 <output>/text_encoder/     config.json, tokenizer, model.safetensors: transformers.AutoModel.from_pretrained(…)
 <output>/projections.safetensors   image_projection.weight, text_projection.weight, log_scale
 <output>/manifest.json, README.md
+<output>/provenance/       the run's ledger and its certificates; README.md names the contributors
 
 Of a run of the task ``text`` there are no image encoder and no projections, but
 
@@ -20,6 +21,7 @@ from typing import Any
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from mammofed_server.provenance import contributors_text, copy_provenance
 from mammofed_shared.checkpoint import MANIFEST_FILE, Manifest, read_checkpoint
 from mammofed_shared.config.pretrain import PretrainSettings
 from mammofed_shared.config.text_encoder import folder_digest
@@ -69,7 +71,9 @@ def export_checkpoint(checkpoint: Path, text_encoder: Path, output: Path) -> Non
             _save(temporary / "heads.safetensors", rest)
             readme = _text_readme(manifest)
     shutil.copyfile(checkpoint / MANIFEST_FILE, temporary / MANIFEST_FILE)
-    write_whole(temporary / "README.md", readme)
+    run_folder = checkpoint.parent.parent
+    copy_provenance(run_folder, temporary)
+    write_whole(temporary / "README.md", readme + contributors_text(run_folder, manifest.turn))
     temporary.rename(output)
 
 

@@ -12,9 +12,9 @@ from flwr.supercore.run import Run
 
 from mammofed_server.attendance import Attendance
 from mammofed_server.control import Control
-from mammofed_server.ledger import MakeSigner
 from mammofed_server.mailbox import Mailbox, Outcome
 from mammofed_server.members import Members
+from mammofed_server.run_state import LedgerOfRun
 from mammofed_server.sites import SiteBoard
 from mammofed_shared.errors import RefusalCode, RunCancelled
 from mammofed_shared.protocol.flower import base_of, become_flower_task, plan_of, refusal_reply, update_reply
@@ -35,8 +35,8 @@ class FileGrid(Grid):
         self.sites = sites
         self.attendance: Attendance | None = None
         """Of the round that trains now: without which of its visits it may go on."""
-        self.signer: MakeSigner | None = None
-        """What signs the coordinator's ledger; None where nobody has a key."""
+        self.ledger: LedgerOfRun | None = None
+        """The run's ledger, where whoever made this grid has it open; one process writes it once."""
         self._run: Run | None = None
 
     def node_of(self, site: str) -> int:

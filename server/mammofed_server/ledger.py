@@ -46,8 +46,3 @@ class RunLedger:
             return None
         signer, now = self._signer(), utc_now()
         return LineSignature(by=signer.certificate, at=now, value=signer.sign(LEDGER_LINE, signed_words(digest, now)))
-
-
-def keep_ledger(run: RunState, signer: MakeSigner | None = None) -> None:
-    """Bring a run's ledger up to date and keep it so at each commit."""
-    run.ledger = RunLedger(run, signer)

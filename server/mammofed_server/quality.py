@@ -81,7 +81,9 @@ def ask_newcomer(run: RunState, grid: FileGrid, plan: Plan) -> bool:
         code = RefusalCode(reply.error.code)
         logger.error("site %s cannot join yet: %s: %s", plan.site, code.name, _REMEDIES.get(code, _OTHER_REMEDY))
     else:
-        record = QualityRecord(counts={**held.counts, plan.site: update_of(reply)[0].metrics})
+        update, _ = update_of(reply)
+        signed = {**held.signed, plan.site: update.signed} if update.signed is not None else held.signed
+        record = QualityRecord(counts={**held.counts, plan.site: update.metrics}, signed=signed)
         run.commit_quality(record)
         logger.info("site %s has told its counts\n%s", plan.site, _as_text(quality_table(run, record)))
     grid.forget([plan.task_id])

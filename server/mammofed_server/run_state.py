@@ -17,8 +17,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Protocol
 
-from pydantic import ValidationError
-
 from mammofed_server.members import Members
 from mammofed_server.schedule import Schedule, make_schedule
 from mammofed_server.spool import SENT_FILE
@@ -64,6 +62,8 @@ class EvaluationRecord(Settings):
     failures: tuple[Failure, ...] = ()
     signed: Mapping[str, Countersigned] = {}
     """Site → its statement."""
+    delivered: Digest | None = None
+    """Of the state as sites received it, where that was encoded."""
 
 
 class QualityRecord(Settings):
@@ -117,7 +117,7 @@ class RunState:
         path = folder / "run.json"
         try:
             record = RunRecord.model_validate_json(path.read_text(encoding="utf-8"))
-        except (OSError, ValidationError) as error:
+        except (OSError, ValueError) as error:
             raise StateError(f"{folder}: no run has begun here. Start one with `fl-server --config …`.") from error
         changed = _changed_settings(record.settings, settings) if settings is not None else []
         if changed:
@@ -222,10 +222,10 @@ class RunState:
             return link_state(source, reference)(target)
 
         written = write_checkpoint(self.checkpoint_folder(turn), manifest, place, beside)
-        self._enter()
+        self.enter()
         return written
 
-    def _enter(self) -> None:
+    def enter(self) -> None:
         """Enter in the ledger what was committed a moment ago."""
         if self.ledger is not None:
             self.ledger.catch_up()
@@ -256,7 +256,7 @@ class RunState:
     def commit_quality(self, record: QualityRecord) -> None:
         """Commit what every site has told of its data."""
         write_whole(self.quality_path, record.model_dump_json(indent=1))
-        self._enter()
+        self.enter()
 
     def quality(self) -> QualityRecord | None:
         """What every site has told of its data, if all have."""
@@ -268,6 +268,11 @@ class RunState:
         """Record of what the sites hold."""
         return self.folder / "quality.json"
 
+    @property
+    def members_path(self) -> Path:
+        """Who takes part in which round (``members.py``), once a round is settled."""
+        return self.folder / "members.json"
+
     def evaluation_path(self, turn: int) -> Path:
         """Record of the evaluation of the checkpoint after a turn."""
         return self.folder / "evaluations" / f"{turn:05d}.json"
@@ -275,7 +280,7 @@ class RunState:
     def commit_evaluation(self, record: EvaluationRecord) -> None:
         """Commit the released numbers of an evaluation."""
         write_whole(self.evaluation_path(record.turn), record.model_dump_json(indent=1))
-        self._enter()
+        self.enter()
 
     def evaluation(self, turn: int) -> EvaluationRecord | None:
         """The evaluation of a turn's checkpoint, if it was made."""
@@ -285,7 +290,7 @@ class RunState:
     def end(self, ending: Ending) -> None:
         """Record that the run is over."""
         write_whole(self.ending_path, json.dumps({"ending": ending}))
-        self._enter()
+        self.enter()
 
     def ending(self) -> Ending | None:
         """How the run ended, or None while it can go on."""

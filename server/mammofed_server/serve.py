@@ -17,7 +17,7 @@ from mammofed_server.entries import CERTIFICATES
 from mammofed_server.farewell import all_are_told, wait_until_told
 from mammofed_server.grid import MailboxGrid
 from mammofed_server.initial import MakeState, begin_run, make_in_process_of_its_own
-from mammofed_server.ledger import keep_ledger
+from mammofed_server.ledger import RunLedger
 from mammofed_server.limits import raise_file_limit
 from mammofed_server.mailbox import Mailbox
 from mammofed_server.notary import Notary
@@ -50,7 +50,7 @@ def serve(settings: RunSettings) -> RunState:
         renewal_folder = settings.server.identity.parent / "renewal"
         trust = Trust(identity, settings.server.identity, renewal_folder)
         notary = Notary(run.folder / CERTIFICATES, settings.consortium, lambda: trust.identity)
-        keep_ledger(run, notary.signer)
+        run.ledger = RunLedger(run, notary.signer)
         ending = run.ending()
         members = run.members()
         if ending is not None and all_are_told(run.folder, members.of_round(settings.schedule.rounds)):
@@ -87,14 +87,13 @@ def serve(settings: RunSettings) -> RunState:
             writer.start()
             if ending is None:
                 grid = MailboxGrid(members.ever, mailbox, control, board, members)
-                grid.signer = notary.signer
+                grid.ledger = run.ledger
                 _run_app(grid, run.folder)
             word = ending or "finished"
         except RunStopped:
             word = "stopped"
             raise
         except RunCancelled:
-            keep_ledger(run, notary.signer)  # the strategy has written lines since
             run.end("cancelled")
             word = "cancelled"
             raise

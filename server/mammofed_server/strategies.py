@@ -94,6 +94,7 @@ class FileStrategy(Strategy):
         self._evaluate_what_is_missing(0, ArrayRecord())  # before who evaluates may change
         joined = [site for site in members.asked_to("join") if self._may_join(site, round_number)]
         members.settle(round_number, joined)
+        self._run.enter()
         self._schedule = self._run.schedule()
         self._plans = PlanMaker(self._run, self._schedule)
         before, now = set(members.of_round(round_number - 1)), set(members.of_round(round_number))
@@ -302,6 +303,7 @@ class FileStrategy(Strategy):
             metrics=dict(sorted(metrics.items())),
             failures=tuple(sorted(failures, key=lambda item: item.site)),
             signed=dict(sorted(signed.items())),
+            delivered=self._plans.delivered.digest(manifest),
         )
         self._when_there_is_room(lambda: self._run.commit_evaluation(record), "the record of an evaluation", 2**20)
         self._file_grid.forget(task_ids)

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from mammofed_shared.config.base import Digest, Settings
 from mammofed_shared.config.run import RunSettings
@@ -119,16 +119,18 @@ def write_checkpoint(
         os.link(source, temporary / name)
     complete = manifest.model_copy(update={"state": reference})
     write_whole(temporary / MANIFEST_FILE, complete.model_dump_json(indent=1))
-    write_whole(temporary / SEALS_FILE, _seals(temporary, reference).model_dump_json(indent=1))
+    write_whole(temporary / SEALS_FILE, _seals(temporary, complete).model_dump_json(indent=1))
     temporary.rename(folder)
     fsync_folder(folder.parent)
     return complete
 
 
-def _seals(folder: Path, state: PayloadReference) -> Seals:
+def _seals(folder: Path, manifest: Manifest) -> Seals:
     """Seals of all files of a checkpoint but its manifest, which the ledger seals itself."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST_FILE)
-    known = {STATE_FILE: state.digest}
+    known = {STATE_FILE: manifest.state.digest}  # as they were hashed when they came or were made
+    known |= {name: found.digest for name, found in manifest.optimizer.items()}
+    known |= {f"{UPDATES_FOLDER}/{item.site}.safetensors": item.whole.digest for item in manifest.contributions}
     names = {path.relative_to(folder).as_posix(): path for path in files}
     return Seals(files={name: seal_file(path, known.get(name)) for name, path in names.items()})
 
@@ -151,7 +153,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     try:
         return Manifest.model_validate_json((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValidationError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder}: not a checkpoint: {error}") from error
 
 

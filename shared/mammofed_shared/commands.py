@@ -39,6 +39,8 @@ class ExitCode(IntEnum):
     STOPPED = 6
     CANCELLED = 7
     BAR_MISSED = 8
+    TAMPERED = 9
+    INCOMPLETE = 10
     INTERRUPTED = 130
 
 

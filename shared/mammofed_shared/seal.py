@@ -4,7 +4,7 @@ A seal is the file's SHA-256 and one CRC-32 of each block. The SHA-256 is the pr
 is linear, so that what one changed byte does to it tells byte and place, and the SHA-256 of the file with that byte put
 back proves it (Peterson and Brown, Cyclic Codes for Error Detection, 1961).
 
-Reading 715 MB that were just written and summing them takes 0.2 s.
+Summing 713 MB that were just written takes 0.14 s, beside 0.5 s for their SHA-256.
 """
 
 import hashlib

@@ -10,6 +10,8 @@ import os
 import time
 from pathlib import Path
 
+AUDIT_FILE = "audit.jsonl"
+
 
 class Audit:
     """Appends to ``audit.jsonl``. Holds digests, sizes, numbers, codes and who decided; never content.
@@ -18,7 +20,7 @@ class Audit:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / "audit.jsonl"
+        self._path = folder / AUDIT_FILE
 
     def write(self, event: str, **facts: str | int | float | bool | list[str]) -> None:
         """Record an event; returns only when it is safe on disk."""

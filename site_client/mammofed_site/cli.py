@@ -134,6 +134,17 @@ def augment_text_(site: Site, config: Config = None, overrides: Overrides = None
     augment_text(settings, Console())
 
 
+@app.command("ledger")
+def ledger_(site: Site, config: Config = None, overrides: Overrides = None) -> None:
+    """Show what this site contributed, and check that its ledger and audit record are as they were written.
+
+    Needs no coordinator. Nothing leaves, and nothing is changed. docs/ledger.md
+    """
+    from mammofed_site.ledger_check import check_site, print_site
+
+    raise typer.Exit(print_site(check_site(_settings(site, config, overrides)), Console()))
+
+
 @app.command("plan")
 def plan_(
     site: Site,

@@ -220,7 +220,7 @@ class SiteClient:
                 self._link.fail(plan.task_id, code)
                 return
             update, path = update_of(reply)
-            update, signed = self._ledger.state(plan, update, data_of(self._settings, plan.task_id))
+            signed = self._ledger.state(plan, update, data_of(self._settings, plan.task_id))
             refused = self._link.submit(update, path, signed, self._ledger.keep_receipt)
         finally:
             heartbeat.stop()

@@ -3,8 +3,8 @@
     stated     the statement, its signature, the numbers that left with it, and the head of the audit record
     received   the coordinator's receipt for a statement, checked
 
-A statement is made once for a visit: after a kill the one that stands here is sent again, with the numbers that stand
-here, to the bit. Certificates are kept in ``certificates/`` beside it, so that both hold after a renewal.
+A statement is made once for a visit: after a kill the one that stands here is sent again. Certificates are kept in
+``certificates/`` beside it, so that both hold after a renewal.
 """
 
 import base64
@@ -41,8 +41,6 @@ logger = logging.getLogger(__name__)
 
 CERTIFICATES = "certificates"
 STATED, RECEIVED = "stated", "received"
-_CLOCKED = "duration_s"
-"""The one number that is another when a finished visit is sent again."""
 
 
 class SiteLedger:
@@ -58,7 +56,7 @@ class SiteLedger:
         self._store = CertificateStore(folder / CERTIFICATES)
         self._identity = identity
         self._ledger = Ledger(folder / FILE)
-        self._stated: dict[str, dict[str, Any]] = {}
+        self._stated: dict[str, Signed] = {}
         self._last: str | None = None
         self._received: set[str] = set()
         for line in self._ledger.lines:
@@ -66,39 +64,29 @@ class SiteLedger:
 
     def _note(self, entry: dict[str, Any]) -> None:
         if entry["kind"] == STATED:
-            statement = Statement.model_validate(entry["signed"]["statement"])
-            self._stated[statement.task_id] = entry
-            self._last = statement.digest
+            signed = Signed.model_validate(entry["signed"])
+            self._stated[signed.statement.task_id] = signed
+            self._last = signed.statement.digest
         else:
             self._received.add(entry["statement"])
 
-    def state(self, plan: Plan, update: Update, data: str) -> tuple[Update, Signed]:
-        """The statement on a contribution that is about to leave, and the contribution as it shall leave.
+    def state(self, plan: Plan, update: Update, data: str) -> Signed:
+        """The statement on a contribution that is about to leave; the same one when it is about to leave again.
 
         Args:
             plan: what was asked.
             update: what ``release`` let out.
             data: digest of the prepared tables that the visit used.
         """
-        return self._as_before(plan, update, data) or self._anew(plan, update, data, self._last)
+        before = self._stated.get(plan.task_id)
+        if before is not None:
+            again = _statement(plan, update, data, before.statement.previous)
+            if again == before.statement:  # else of another run of this name, of other data, or trained anew
+                is_mine = before.certificate == signer_of(self._identity()).certificate
+                return before if is_mine else self._sign(again, update)  # renewed since: the new key speaks now
+        return self._sign(_statement(plan, update, data, self._last), update)
 
-    def _as_before(self, plan: Plan, update: Update, data: str) -> tuple[Update, Signed] | None:
-        entry = self._stated.get(plan.task_id)
-        if entry is None:
-            return None
-        before = Signed.model_validate(entry["signed"])
-        metrics = dict(update.metrics)
-        if _CLOCKED in metrics and _CLOCKED in entry["metrics"]:
-            metrics[_CLOCKED] = entry["metrics"][_CLOCKED]
-        again = update.model_copy(update={"metrics": metrics})
-        if _statement(plan, again, data, before.statement.previous) != before.statement:
-            return None  # of another run of this name, of other data, or trained anew
-        if before.certificate != signer_of(self._identity()).certificate:  # renewed since: the new key speaks now
-            return self._anew(plan, again, data, before.statement.previous)
-        return again, before
-
-    def _anew(self, plan: Plan, update: Update, data: str, previous: str | None) -> tuple[Update, Signed]:
-        statement = _statement(plan, update, data, previous)
+    def _sign(self, statement: Statement, update: Update) -> Signed:
         identity = self._identity()
         signer = signer_of(identity)
         self._store.keep(read_certificates(identity.chain_pem, "the site's certificate"))
@@ -116,7 +104,7 @@ class SiteLedger:
                 "audit": self._audit.head(),
             }
         )
-        return update, signed
+        return signed
 
     def keep_receipt(self, signed: Signed, receipt: bytes, chain_pem: bytes) -> None:
         """Keep the coordinator's receipt. One that is missing or false changes nothing, but is written down."""

@@ -57,15 +57,16 @@ class OddSite:
         """Introduce itself, and tell its counts."""
         self.link.hello(8, 6)
         plan = self.plan()
-        update, signed = self._ledger.state(plan, Update(task_id=plan.task_id, payload=None, metrics=TOLD), "0" * 64)
+        update = Update(task_id=plan.task_id, payload=None, metrics=TOLD)
+        signed = self._ledger.state(plan, update, "0" * 64)
         assert self.link.submit(update, None, signed) is None
 
     def update(self, plan: Plan, value: float, **metrics: float) -> tuple[Update, Path, Signed]:
         """An update whose weights are all ``value``, its file, and this site's statement."""
         path = self._folder / f"{plan.visit}-{value}.safetensors"
         made = Update(task_id=plan.task_id, payload=small_state(path, value), metrics=METRICS | metrics)
-        update, signed = self._ledger.state(plan, made, "0" * 64)
-        return update, path, signed
+        signed = self._ledger.state(plan, made, "0" * 64)
+        return made, path, signed
 
     def hear_the_end(self) -> None:
         """Ask until the run is over."""

@@ -6,6 +6,7 @@ Each signature is for one purpose, whose words stand before what is signed: a re
 import base64
 import binascii
 import hashlib
+import re
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,6 +100,8 @@ class CertificateStore:
         Raises:
             IdentityError: it is not kept here, or the file is not as it was written.
         """
+        if not re.fullmatch("[0-9a-f]{64}", digest):
+            raise IdentityError("a certificate is named by something else than a SHA-256")
         return _read(self.path(digest), digest)
 
     def chains(self) -> list[tuple[x509.Certificate, ...]]:

@@ -158,10 +158,10 @@ class Payload:
                 raise PayloadError("payload header: its length is beyond the file or the limit")
             text = file.read(length)
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self._data_start = 8 + length
+        self.data_start = 8 + length
         try:
             header = json.loads(text, object_pairs_hook=_without_repetition)
-            self.entries, self.numbers = _parse_header(header, size - self._data_start)
+            self.entries, self.numbers = _parse_header(header, size - self.data_start)
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             self._map.close()
             raise PayloadError(f"payload header: {error}") from error
@@ -187,7 +187,7 @@ class Payload:
         entry = self.entries[name]
         dtype = _NUMPY_OF[entry.dtype]
         count = (entry.end - entry.start) // dtype.itemsize
-        flat = np.frombuffer(self._map, dtype, count, self._data_start + entry.start)
+        flat = np.frombuffer(self._map, dtype, count, self.data_start + entry.start)
         return flat.reshape(entry.shape)
 
     def blocks(self, name: str, num_values: int) -> Iterator[NDArray[Any]]:
@@ -198,7 +198,7 @@ class Payload:
         (tests/benchmarks/exchange.py).
         """
         flat = self[name].reshape(-1)
-        begin = self._data_start + self.entries[name].start
+        begin = self.data_start + self.entries[name].start
         for start in range(0, flat.size, num_values):
             block = flat[start : start + num_values]
             yield block
