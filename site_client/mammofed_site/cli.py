@@ -210,11 +210,12 @@ def veto_(
 @app.command("privacy")
 def privacy_(site: Site, config: Config = None, overrides: Overrides = None) -> None:
     """Tell what noise protects here, every release that was paid, and how much of the budget is spent."""
+    from mammofed_site.policy_file import policy_in_force
     from mammofed_site.privacy_status import privacy_lines
 
     settings = _settings(site, config, overrides)
     try:
-        for line in privacy_lines(settings):
+        for line in privacy_lines(policy_in_force(settings).settings):
             typer.echo(line)
     except Refused as error:
         raise DataError(str(error)) from error

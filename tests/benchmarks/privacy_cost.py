@@ -29,6 +29,7 @@ from mammofed_shared.config.tasks import TaskSettings
 from mammofed_shared.config.text_adaptation import TextSettings
 from mammofed_shared.config.text_encoder import folder_digest
 from mammofed_shared.data.phantom import Population, phantom_exam
+from mammofed_shared.errors import VisitFailed
 from mammofed_shared.exam import Exam, Image, Laterality, Split, View
 from mammofed_shared.protocol.payload import reference_of
 from mammofed_shared.protocol.plan import Plan
@@ -190,13 +191,17 @@ def contribution(folder: Path) -> Iterator[str]:
     yield "|---|---|---|---|"
     yield f"| untrained | – | – | {untrained:.2f} |"
     yield f"| ∞: no noise | – | 0 | {plain.score('auroc/mass'):.2f} |"
-    for sigma in (0.0, 1e-4, 1e-3, 4.0):
+    for sigma in (0.0, 1e-4, 1e-3, 1e-2, 1e-1, 4.0):
         site = Site(IMAGES, exams, folder / f"contribution-{sigma}")
-        for visit in range(visits):
-            update = site.train(visit, visits)
-            site.state = _released(update, site.state, clip_norm, sigma, visit)
+        try:
+            for visit in range(visits):
+                update = site.train(visit, visits)
+                site.state = _released(update, site.state, clip_norm, sigma, visit)
+            scored = f"{site.score('auroc/mass'):.2f}"
+        except VisitFailed as error:
+            scored = f"none: {error.code.name}"
         told = f"{contribution_epsilon([sigma] * visits, delta):.2g} | {sigma:g}" if sigma else "∞: clipped only | –"
-        yield f"| {told} | {sigma * num_values**0.5:.2g} | {site.score('auroc/mass'):.2f} |"
+        yield f"| {told} | {sigma * num_values**0.5:.2g} | {scored} |"
 
 
 def _released(update: Path, state: Path, clip_norm: float, sigma: float, visit: int) -> Path:
