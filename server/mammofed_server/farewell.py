@@ -20,10 +20,10 @@ def all_are_told(folder: Path, sites: tuple[str, ...]) -> bool:
     return set(sites) <= _told(folder)
 
 
-def wait_until_told(folder: Path, board: SiteBoard, sites: tuple[str, ...], is_restart: bool) -> None:
-    """Answer until every site that is still there has been told that the run is over, or ``FAREWELL_S`` have passed.
+def wait_until_told(folder: Path, board: SiteBoard, sites: tuple[str, ...]) -> None:
+    """Answer until each of the sites has been told that the run is over, or ``FAREWELL_S`` have passed.
 
-    A coordinator that has just started again does not know who is there: it waits for all that were not told before.
+    A site that has not called since the coordinator started is waited for, too: it may be about to.
     """
     until_s = time.monotonic() + FAREWELL_S
     told = _told(folder)
@@ -32,9 +32,15 @@ def wait_until_told(folder: Path, board: SiteBoard, sites: tuple[str, ...], is_r
         if known != told:
             told = known
             write_whole(folder / "told.json", json.dumps(sorted(told)))
-        is_done = told >= set(sites) if is_restart else board.all_know_end()
-        if is_done or time.monotonic() > until_s:
+        if all(site in told or board.missing(site) for site in sites) or time.monotonic() > until_s:
             return
+        time.sleep(_LOOK_AGAIN_S)
+
+
+def wait_until_stop_is_told(board: SiteBoard) -> None:
+    """The same for a run that has stopped and will go on: to those that are there, and nothing is remembered."""
+    until_s = time.monotonic() + FAREWELL_S
+    while time.monotonic() < until_s and not board.all_know_end():
         time.sleep(_LOOK_AGAIN_S)
 
 

@@ -14,7 +14,7 @@ from flwr.app import Context, RecordDict
 from mammofed_server.app import app
 from mammofed_server.control import Control
 from mammofed_server.entries import CERTIFICATES
-from mammofed_server.farewell import all_are_told, wait_until_told
+from mammofed_server.farewell import all_are_told, wait_until_stop_is_told, wait_until_told
 from mammofed_server.grid import MailboxGrid
 from mammofed_server.initial import MakeState, begin_run, make_in_process_of_its_own
 from mammofed_server.ledger import RunLedger
@@ -100,8 +100,10 @@ def serve(settings: RunSettings) -> RunState:
         finally:
             writer.word = word
             mailbox.close()
-            if word != "interrupted":
-                wait_until_told(run.folder, board, members.of_round(settings.schedule.rounds), ending is not None)
+            if word == "stopped":
+                wait_until_stop_is_told(board)
+            elif word != "interrupted":
+                wait_until_told(run.folder, board, members.of_round(settings.schedule.rounds))
             server.stop(grace=1).wait()
             if tracker is not None:
                 finish_tracker(tracker, run.folder)
