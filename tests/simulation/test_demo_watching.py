@@ -24,6 +24,7 @@ def status(turn: int) -> RunStatus:
         num_steps=15,
         loss=2.0,
         samples_per_s=40.0,
+        steps_per_s=5.0,
         last_seen=0.0,
         num_training_exams=120,
     )
@@ -37,7 +38,7 @@ def status(turn: int) -> RunStatus:
         eta_s=None,
         written=0.0,
         state_digest="",
-        failures=0,
+        skipped=(),
         sites=(line,),
         evaluation={},
     )
