@@ -6,6 +6,7 @@ import pytest
 
 from mammofed_shared.config.base import Settings
 from mammofed_shared.config.loading import load
+from mammofed_shared.config.policy import PolicySettings
 from mammofed_shared.config.pretrain import PretrainSettings
 from mammofed_shared.config.run import RunSettings
 from mammofed_shared.config.simulation import SimulationSettings
@@ -54,6 +55,7 @@ def _configs(kind: str) -> list[Path]:
     [
         *((path, RunSettings) for path in _configs("run")),
         *((path, SiteSettings) for path in _configs("site")),
+        *((path, PolicySettings) for path in _configs("policy")),
         (CONFIGS / "simulation.yaml", SimulationSettings),
     ],
     ids=lambda value: value.stem if isinstance(value, Path) else value.__name__,
@@ -64,7 +66,7 @@ def test_every_configuration_file_of_ours_loads(path: Path, model: type[Settings
 
 def test_every_configuration_file_is_of_a_known_kind() -> None:
     found = {path.relative_to(CONFIGS).parts[0] for path in CONFIGS.rglob("*.yaml")}
-    assert found == {"run", "site", "simulation.yaml"}
+    assert found == {"run", "site", "policy", "simulation.yaml"}
 
 
 def test_the_values_of_a_file_arrive(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_a_text_in_the_place_of_a_policy_is_its_file() -> None:
 
 def test_the_example_and_its_document_show_every_rule() -> None:
     root = Path(__file__).parents[3]
-    example = load(root / "configs/site/policy.example.yaml", PolicySettings)
+    example = load(root / "configs/policy/example.yaml", PolicySettings)
     table = (root / "docs/operate/policy.md").read_text()
     rules = set(PolicySettings.model_fields) - {"file"}
     assert example.model_fields_set == rules
