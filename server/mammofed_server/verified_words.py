@@ -111,7 +111,11 @@ class Words:
             if self._root is not None:
                 check_chain(chain, self._root, self._consortium, name, moment)
         except IdentityError as error:
-            self._tell_certificate(f"{certificate}.pem", error)
+            signer = self._who_else_signed(certificate, signature)
+            if signer is not None:
+                self._tell(where, f"{what}: it names certificate {certificate}, and {signer} has signed")
+            else:
+                self._tell_certificate(f"{certificate}.pem", error)
             return False
         except ValueError:
             self._tell(where, f"{what}: the time is none")
@@ -120,6 +124,13 @@ class Words:
             self._tell(where, what)
             return False
         return True
+
+    def _who_else_signed(self, certificate: str, signature: tuple[bytes, bytes, str]) -> str | None:
+        """The kept certificate that holds a signature whose own certificate is not here: then the name was changed."""
+        if self._store.path(certificate).exists():
+            return None
+        leaves = (chain[0] for chain in self._store.chains())
+        return next((certificate_digest(leaf) for leaf in leaves if is_signed(leaf, *signature)), None)
 
     def _tell(self, where: str, what: str) -> None:
         self.findings.append(Finding("tampered", where, what))

@@ -196,6 +196,19 @@ def test_each_changed_byte_of_the_ledger_is_told_by_its_line(run: SignedRun) -> 
     assert exact > 40, "to the byte, but for bytes of the signature, which nothing can tell"
 
 
+def test_a_line_that_names_another_certificate_than_signed_it_is_tampered_and_not_incomplete(run: SignedRun) -> None:
+    """The name is beside what is signed: nothing but the certificates themselves can tell."""
+    path = run.folder / FILE
+    lines = path.read_bytes().splitlines(keepends=True)
+    by = json.loads(lines[-1])["signature"]["by"]
+    lines[-1] = lines[-1].replace(by.encode(), (("0" if by[0] != "0" else "1") + by[1:]).encode())
+    path.write_bytes(b"".join(lines))
+    report = verify_run(run.folder)
+    assert report.verdict == "tampered"
+    (told,) = _findings(report)
+    assert told.startswith(f"{FILE}, line {len(lines)}") and f"and {by} has signed" in told
+
+
 def test_a_changed_byte_of_a_certificate_is_told_by_its_file(run: SignedRun) -> None:
     draw = random.Random(1)
     for path in sorted((run.folder / CERTIFICATES).iterdir()):
