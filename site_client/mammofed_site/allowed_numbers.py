@@ -19,6 +19,10 @@ from mammofed_site.wire_rules import MOST_EPOCHS, MOST_STEPS, round_for_wire
 _HISTOGRAM_GROUP = (POSITIVE, NEGATIVE, "num_labelled", "num_positive")
 
 
+_OF_TRAINING_DATA = frozenset({"loss", "samples_per_s"})
+"""What noise on weights does not cover; how many steps are made in a second is seen from their count anyway."""
+
+
 def is_allowed(policy: PolicySettings, name: str) -> bool:
     """Whether a number of this name may leave."""
     return policy.metrics is None or any(fnmatchcase(name, pattern) for pattern in policy.metrics)
@@ -70,6 +74,6 @@ def told_progress(progress: Progress, policy: PolicySettings | None) -> dict[str
     measured = {
         name: round_for_wire(getattr(progress, name))
         for name in ("loss", "samples_per_s", "steps_per_s")
-        if is_allowed(policy, name) and not policy.privacy.is_noisy  # they are of training data, without its noise
+        if is_allowed(policy, name) and not (policy.privacy.is_noisy and name in _OF_TRAINING_DATA)
     }
     return {**whole, "epoch": min(whole["epoch"], MOST_EPOCHS), **measured}

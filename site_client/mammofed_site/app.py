@@ -26,13 +26,14 @@ from mammofed_site.gate import Gate
 from mammofed_site.hold import refuse_while_held
 from mammofed_site.policy import check_rules, check_tensor_names, permit
 from mammofed_site.policy_file import InForce, policy_in_force
-from mammofed_site.privacy import permit_privacy, protect, withhold
+from mammofed_site.privacy import permit_privacy, protect
 from mammofed_site.released_counts import tell_once
 from mammofed_site.released_evaluations import tell_evaluation
 from mammofed_site.transfer import encode_update, whole_state
 from mammofed_site.update_norm import check_norm
 from mammofed_site.visit import Monitor, forget_result, remove_old_visits
 from mammofed_site.visit_count import count_visit
+from mammofed_site.withheld_numbers import withhold
 
 logger = logging.getLogger(__name__)
 

@@ -3,14 +3,14 @@
 <site folder>/noise.key                     what noise on updates is drawn from; never leaves, never shown
 <site folder>/privacy-ledger.jsonl          what was spent (privacy_ledger.py)
 <result>/filtered-<release>.safetensors     the update as it may leave
+<result>/filters.json                       what was done to it
 
 The noise of an update is a function of the key and of what it is added to: a restart, or a plan that is sent again,
 gets the same file. So nobody can ask for many draws and take their mean.
 """
 
+import json
 import logging
-import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -26,23 +26,20 @@ from mammofed_shared.config.privacy import (
 from mammofed_shared.config.site import SiteSettings
 from mammofed_shared.errors import RefusalCode, Refused
 from mammofed_shared.files import write_whole
-from mammofed_shared.noise import KEY_BYTES, subkey
+from mammofed_shared.noise import subkey
 from mammofed_shared.protocol.payload import reference_of
 from mammofed_shared.protocol.plan import Plan
 from mammofed_shared.protocol.statement import Filter
 from mammofed_shared.training.dp_sgd_account import ACCOUNT_FILE, DpSgdAccount, DpSgdOrder, Spent
 from mammofed_site.gaussian_accountant import REPLACEMENT, contribution_epsilon
+from mammofed_site.noise_key import noise_key
 from mammofed_site.privacy_ledger import Spending, is_paid, read_spendings, spend
 from mammofed_site.update_noise import measured_norm, write_clipped, write_noised
 
 logger = logging.getLogger(__name__)
 
 FILTERED = "filtered-*.safetensors"
-_KEY_FILE = "noise.key"
-_OF_NO_DATA = frozenset(
-    {"num_exams", "num_steps", "learning_rate", "micro_batch", "num_processes", "duration_s", "moments_reset"}
-)
-"""Numbers of a training visit that tell no more of the data than their amount."""
+FILTERS_FILE = "filters.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +105,36 @@ def protect(settings: SiteSettings, plan: Plan, state: Path, result: Path) -> Pr
     Raises:
         Refused: PRIVACY_BUDGET, nothing may leave; or as ``update_noise.measured_norm``.
     """
+    noise = settings.policy.privacy.update_noise
+    if noise:
+        protected = _with_noise(settings, plan, noise, state, result)
+    else:
+        protected = _trained_and_clipped(settings, plan, state, result)
+    kinds = [item.kind for item in protected.filters]
+    write_whole(result / FILTERS_FILE, json.dumps(kinds))
+    return protected
+
+
+def is_protected_alike(settings: SiteSettings, result: Path) -> bool:
+    """Whether what an earlier visit has kept may have a part in what leaves today: not, where noise is asked for today
+    that was not there then.
+
+    Args:
+        result: of the earlier visit.
+    """
+    privacy = settings.policy.privacy
+    if not privacy.is_noisy:
+        return True
+    try:
+        kinds = json.loads((result / FILTERS_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return False
+    return ("gaussian-noise" if privacy.update_noise else "dp-sgd") in kinds
+
+
+def _trained_and_clipped(settings: SiteSettings, plan: Plan, state: Path, result: Path) -> Protected:
+    """With DP-SGD or without noise; the norm is clipped where the policy says so."""
     privacy, update = settings.policy.privacy, result / "update.safetensors"
-    if privacy.update_noise:
-        return _with_noise(settings, plan, privacy.update_noise, state, result)
     filters: list[Filter] = []
     epsilon = None
     if privacy.dp_sgd or (result / ACCOUNT_FILE).exists():
@@ -129,7 +153,7 @@ def protect(settings: SiteSettings, plan: Plan, state: Path, result: Path) -> Pr
 def _with_noise(settings: SiteSettings, plan: Plan, noise: UpdateNoiseSettings, state: Path, result: Path) -> Protected:
     update = result / "update.safetensors"
     norm = measured_norm(update, state, are_statistics_frozen=True)  # what is refused here costs nothing
-    key = _noise_key(settings.folder)
+    key = noise_key(settings.folder)
     # The strength is in the labels: two strengths of one noise would give the update away by subtraction.
     labels = (
         plan.task_id, reference_of(update).digest, reference_of(state).digest,
@@ -159,18 +183,6 @@ def _with_noise(settings: SiteSettings, plan: Plan, noise: UpdateNoiseSettings, 
         Filter(kind="gaussian-noise", value=noise.noise_multiplier),
     )
     return Protected(path, filters, paid.epsilon)
-
-
-def withhold(plan: Plan, settings: SiteSettings, metrics: Mapping[str, float]) -> dict[str, float]:
-    """The numbers without those that would tell of the training data what the noise hides."""
-    privacy = settings.policy.privacy
-    if not privacy.is_noisy or plan.kind == "query":
-        return dict(metrics)
-    if plan.kind == "evaluate":  # of test patients; but a probe is fitted to those of training
-        return {name: value for name, value in metrics.items() if not name.startswith("probe_")}
-    # With DP-SGD the model itself is protected, and validation patients are not those of training.
-    told = ("received/", "sent/") if privacy.dp_sgd else ()
-    return {name: value for name, value in metrics.items() if name in _OF_NO_DATA or name.startswith(told)}
 
 
 def _refuse_for(obstacle: str | None, option: str) -> None:
@@ -233,19 +245,3 @@ def _spending(
         delta=delta,
         time=utc_now(),
     )
-
-
-def _noise_key(folder: Path) -> bytes:
-    """The 32 bytes that noise is drawn from. A lost one is made anew: what was released then counts as released anew,
-    because another draw of its noise is another release."""
-    path = folder / _KEY_FILE
-    if not path.exists():
-        write_whole(path, secrets.token_bytes(KEY_BYTES), mode=0o600)
-    key = path.read_bytes()
-    if len(key) != KEY_BYTES or path.stat().st_mode & 0o077:
-        raise Refused(
-            RefusalCode.POLICY,
-            f"{_KEY_FILE}: expected {KEY_BYTES} bytes that only their owner may read, found {len(key)} bytes, mode "
-            f"{path.stat().st_mode & 0o777:o}: bring it back from a backup, or run `chmod 600` on it",
-        )
-    return key

@@ -21,7 +21,7 @@ from mammofed_shared.files import is_full
 from mammofed_shared.protocol.encoding import decode, encode, encoded_names
 from mammofed_shared.protocol.plan import Plan
 from mammofed_shared.protocol.task_spec import TaskSpec
-from mammofed_site.privacy import FILTERED
+from mammofed_site.privacy import FILTERED, is_protected_alike
 from mammofed_site.visit import visit_folder
 
 logger = logging.getLogger(__name__)
@@ -77,6 +77,10 @@ def _earlier_residual(settings: SiteSettings, plan: Plan) -> Path | None:
     path = visit_folder(settings, plan.moments_from) / "result" / RESIDUAL_FILE
     if not path.exists():
         logger.warning("what rounding dropped of %s is not here; nothing is added to this update", plan.moments_from)
+        return None
+    if not is_protected_alike(settings, path.parent):
+        logger.warning("what rounding dropped of %s has no noise on it; it is not added to this update's",
+                       plan.moments_from)  # fmt: skip
         return None
     return path
 

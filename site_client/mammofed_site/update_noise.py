@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from mammofed_shared.errors import RefusalCode, Refused
 from mammofed_shared.noise import NoiseStream, grid_of, on_grid
 from mammofed_shared.protocol.payload import Payload, PayloadWriter
+from mammofed_shared.protocol.task_spec import CONTROL
 from mammofed_site.update_norm import STATISTICS, update_norm
 
 _BLOCK = 2**17
@@ -29,7 +30,7 @@ def measured_norm(update: Path, state: Path, *, are_statistics_frozen: bool = Fa
 
     Raises:
         Refused: NOT_FINITE; TENSOR_NAMES, TENSOR_SHAPE, TENSOR_DTYPE: the files are not alike; POLICY: statistics of
-            batch norm have moved, although they are to be frozen.
+            batch norm have moved, although they are to be frozen, or there are control variates.
     """
     norm = update_norm(state, update)
     if not math.isfinite(norm):
@@ -38,6 +39,8 @@ def measured_norm(update: Path, state: Path, *, are_statistics_frozen: bool = Fa
         for name, entry in made.entries.items():
             if entry.dtype != came.entries[name].dtype or entry.dtype not in (*_FLOATS, *_COUNTERS):
                 raise Refused(RefusalCode.TENSOR_DTYPE, f"{name}: clipping knows F32 and F64, found {entry.dtype}")
+            if name.startswith(CONTROL):  # the policy has begun to ask for this in the midst of a visit
+                raise Refused(RefusalCode.POLICY, "control variates (SCAFFOLD) would leave beside what is clipped")
             if are_statistics_frozen and name.rpartition(".")[2] in STATISTICS:
                 _require_equal(made, came, name)
     return norm

@@ -21,9 +21,11 @@ from mammofed_shared.training.dp_sgd_account import DpSgdAccount, Spent
 from mammofed_site import privacy
 from mammofed_site.allowed_numbers import told_progress
 from mammofed_site.gaussian_accountant import contribution_epsilon
-from mammofed_site.privacy import dp_sgd_order, permit_privacy, protect, withhold
+from mammofed_site.noise_key import KEY_FILE
+from mammofed_site.privacy import dp_sgd_order, is_protected_alike, permit_privacy, protect
 from mammofed_site.privacy_ledger import LEDGER_FILE, read_spendings
 from mammofed_site.privacy_status import privacy_lines
+from mammofed_site.withheld_numbers import withhold
 
 NOISE = {"update_noise": {"clip_norm": 1.0, "noise_multiplier": 4.0, "largest_epsilon": 3.0}}
 DP_SGD = {"dp_sgd": {"clip_norm": 1.0, "noise_multiplier": 1.0, "largest_epsilon": 3.0}}
@@ -162,7 +164,7 @@ def test_when_the_budget_is_spent_the_next_visit_is_refused_before_it_trains_and
 def test_a_lost_key_makes_every_release_a_new_one(tmp_path: Path) -> None:
     site, (state, result) = site_of(tmp_path, NOISE), finished_visit(tmp_path)
     protect(site, plan_of(), state, result)
-    (site.folder / "noise.key").unlink()
+    (site.folder / KEY_FILE).unlink()
 
     protect(site, plan_of(), state, result)
 
@@ -171,8 +173,8 @@ def test_a_lost_key_makes_every_release_a_new_one(tmp_path: Path) -> None:
 
 def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
     site, (state, result) = site_of(tmp_path, NOISE), finished_visit(tmp_path)
-    (site.folder / "noise.key").write_bytes(bytes(32))
-    (site.folder / "noise.key").chmod(0o644)
+    (site.folder / KEY_FILE).write_bytes(bytes(32))
+    (site.folder / KEY_FILE).chmod(0o644)
     with pytest.raises(Refused, match="mode 644") as refused:
         protect(site, plan_of(), state, result)
     assert refused.value.code is RefusalCode.POLICY and os.fspath(tmp_path) not in str(refused.value)
@@ -260,6 +262,18 @@ def test_noise_on_updates_counts_for_patients_but_dp_sgd_not_for_the_contributio
     assert refused.value.code is RefusalCode.PRIVACY_BUDGET
 
 
+def test_what_an_earlier_visit_kept_has_no_part_in_noised_updates_unless_it_was_noised_too(tmp_path: Path) -> None:
+    noisy, private, plain = (site_of(tmp_path, wanted) for wanted in (NOISE, DP_SGD, {}))
+    state, result = finished_visit(tmp_path, account=account_of(2.0))
+
+    assert is_protected_alike(plain, result) and not is_protected_alike(noisy, result), "nothing is known of it"
+    protect(noisy, plan_of(1), state, result)
+    assert is_protected_alike(noisy, result) and not is_protected_alike(private, result)
+    protect(private, plan_of(2, task=TEXT), state, result)
+    assert is_protected_alike(private, result) and not is_protected_alike(noisy, result)
+    assert is_protected_alike(plain, result)
+
+
 # ── what is told beside the weights ─────────────────────────────────────────────────────────────────────────────
 
 NUMBERS = {
@@ -276,7 +290,7 @@ def test_numbers_of_training_data_stay_where_noise_hides_them(tmp_path: Path) ->
     assert set(withhold(plan_of(), site_of(tmp_path, DP_SGD), NUMBERS)) == of_no_data | of_validation
     for wanted in (NOISE, DP_SGD):
         shown = told_progress(Progress(epoch=1, step=2, loss=0.5, samples_per_s=3.0), site_of(tmp_path, wanted).policy)
-        assert shown == {"epoch": 1, "step": 2, "num_steps": 0}
+        assert shown == {"epoch": 1, "step": 2, "num_steps": 0, "steps_per_s": 0}
 
 
 def test_a_probe_that_is_fitted_to_training_patients_is_not_told_under_noise(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mammofed_shared.errors import RefusalCode, Refused
 from mammofed_shared.protocol.payload import Payload, reference_of, write_payload
+from mammofed_shared.protocol.task_spec import CONTROL
 from mammofed_site.update_noise import measured_norm, write_clipped, write_noised
 
 KEY = bytes(range(32))
@@ -133,6 +134,18 @@ def test_statistics_of_batch_norm_that_move_are_refused_under_noise(tmp_path: Pa
 
     with pytest.raises(Refused, match="has moved") as refused:
         noise(tmp_path, 1.0, 1.0)
+    assert refused.value.code is RefusalCode.POLICY and not at.out.exists()
+
+
+def test_control_variates_do_not_leave_beside_what_is_clipped(tmp_path: Path) -> None:
+    at = files(tmp_path, moved(1.0))
+    for path in (at.update, at.state):
+        with Payload(path) as payload:
+            tensors = {name: payload[name].copy() for name in payload}
+        write_payload(path, tensors | {f"{CONTROL}weight": np.zeros(3, np.float32)})
+
+    with pytest.raises(Refused, match="control variates") as refused:
+        clip(tmp_path, 1.0)
     assert refused.value.code is RefusalCode.POLICY and not at.out.exists()
 
 
