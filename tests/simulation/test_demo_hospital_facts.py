@@ -62,6 +62,7 @@ def status(**of_mayo: object) -> RunStatus:
         "num_steps": 15,
         "loss": 2.0,
         "samples_per_s": 40.0,
+        "steps_per_s": 5.0,
         "last_seen": 0.0,
         "num_training_exams": 120,
     }
@@ -76,7 +77,7 @@ def status(**of_mayo: object) -> RunStatus:
         eta_s=None,
         written=0.0,
         state_digest="",
-        failures=0,
+        skipped=(),
         sites=(other, SiteLine.model_validate(line | of_mayo)),
         evaluation={},
     )
