@@ -43,8 +43,7 @@ test: check ## all checks, then all tests
 	$(BIN)/python -m pytest
 
 faults: $(INSTALLED) ## play every case of the fault matrix (up to 20 minutes) and write docs/reliability.md
-	$(BIN)/python -m pytest tests/faults -m "" -o junit_family=xunit1 --junitxml=faults-output/results.xml
-	PYTHONPATH=tests $(BIN)/python -m faults.table faults-output/results.xml
+	PYTHONPATH=tests $(BIN)/python -m faults.play
 
 check: $(INSTALLED) ## lint, format, types and import contracts
 	$(BIN)/ruff check .

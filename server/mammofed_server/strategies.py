@@ -324,10 +324,11 @@ class FileStrategy(Strategy):
     def _tidy(self, turn: int) -> None:
         """Remove what nothing will ask for again when ``turn`` is the last that is committed."""
         visits = [visit.number for item in self._schedule.turns[turn : turn + 1] for visit in item.visits]
+        evaluated = turn if self._is_pending(turn) else turn + 1
 
         def is_needed(task_id: str) -> bool:
             run, _, number, _, kind = task_id.split("/")
-            first = turn if kind == "evaluate" else min(visits, default=sys.maxsize)
+            first = evaluated if kind == "evaluate" else min(visits, default=sys.maxsize)
             return run == self._settings.run and kind != "query" and int(number[1:]) >= first
 
         self._file_grid.clear(is_needed)

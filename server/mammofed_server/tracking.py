@@ -4,11 +4,13 @@ It reads checkpoints and evaluations as they are committed, so the coordinator n
 and a tracker that died catches up. It ends when its standard input does and everything is written.
 """
 
+import fcntl
 import json
 import logging
 import select
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -153,13 +155,22 @@ def main(folder: Path) -> None:
     start_logging(folder / "tracking.log", console=False)
     mlflow.set_tracking_uri("")  # nothing may fall back to a folder or server of the user's own
     run = RunState.open(folder)
-    tracker = Tracker(run)
-    while True:
+    with _only_tracker(folder):
+        tracker = Tracker(run)
+        while True:
+            tracker.catch_up()
+            if select.select([sys.stdin], [], [], LOOK_EVERY_S)[0] and not sys.stdin.read():
+                break
         tracker.catch_up()
-        if select.select([sys.stdin], [], [], LOOK_EVERY_S)[0] and not sys.stdin.read():
-            break
-    tracker.catch_up()
-    tracker.finish(run.ending())
+        tracker.finish(run.ending())
+
+
+@contextmanager
+def _only_tracker(folder: Path) -> Iterator[None]:
+    """Wait until no other tracker writes: that of a coordinator that was killed may still have something to do."""
+    with (folder / "tracking.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 if __name__ == "__main__":

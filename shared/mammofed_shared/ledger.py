@@ -107,8 +107,13 @@ def append_line(path: Path, text: bytes, mode: int = 0o644) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, mode)
     with os.fdopen(descriptor, "ab", buffering=0) as file:
-        write_all(file, text + b"\n")
-        os.fsync(descriptor)
+        size = os.fstat(descriptor).st_size
+        try:
+            write_all(file, text + b"\n")
+            os.fsync(descriptor)
+        except OSError:  # a full disk may take a part: the next line must not begin in its midst
+            os.ftruncate(descriptor, size)
+            raise
     if is_new:
         fsync_folder(path.parent)
 

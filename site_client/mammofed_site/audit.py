@@ -32,7 +32,9 @@ class Audit:
             last = _last_line(descriptor)
             previous = {"previous": hashlib.sha256(last.removesuffix(b"\n")).hexdigest()} if last else {}
             torn = b"\n" if last and not last.endswith(b"\n") else b""  # cut by a kill: it stays, as a line of its own
-            os.write(descriptor, torn + json.dumps({**when, **facts, **previous}).encode() + b"\n")
+            rest = torn + json.dumps({**when, **facts, **previous}).encode() + b"\n"
+            while rest:  # a full disk may take a part, and says so at the next one
+                rest = rest[os.write(descriptor, rest) :]
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

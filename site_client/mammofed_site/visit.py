@@ -285,7 +285,7 @@ def _run_group(folder: Path, num_processes: int, monitor: Monitor) -> None:
             ours, theirs = context.Pipe()
             connections.append(ours)
             process = context.Process(target=worker_entry.run, args=(str(folder), rank, theirs))
-            process.start()  # Ctrl-C in its midst leaves a process that we do not know: it ends when its pipe does
+            _start(process)  # Ctrl-C in its midst leaves a process that we do not know: it ends when its pipe does
             processes.append(process)
             theirs.close()
         code = _follow(connections, monitor, folder / PAUSE_FILE)
@@ -303,6 +303,13 @@ def _run_group(folder: Path, num_processes: int, monitor: Monitor) -> None:
         raise VisitPaused
     if code is not None:
         raise VisitFailed(code, "the worker's own words are in worker.log")
+
+
+def _start(process: ForkServerProcess) -> None:
+    try:
+        process.start()
+    except (EOFError, ConnectionError) as error:  # it died a moment ago; the next start begins another
+        raise VisitFailed(RefusalCode.WORKER_DIED, "the process that workers are forked from has died") from error
 
 
 def _kill(processes: Sequence[ForkServerProcess]) -> None:

@@ -36,8 +36,8 @@ class Fault:
     does: str
     """`kill`, `tear` (a file, and die), `term`, `freeze`, `raise`, `flip`, `slow`, `tell`, `wait` or `clock`."""
     at: str = ""
-    """`module:name@before#2`, `@after#2` (the second call, before or after it), or `@item#2` (when a generator's second
-    item is asked for). Not needed by `clock`."""
+    """`module:name@before#2`, `@after#2` (the second call, before or after it), `@half#2` (of ``write_all``: half is
+    written), or `@item#2` (when a generator's second item is asked for). Not needed by `clock`."""
     what: str = ""
     """Who is killed (names of processes, `self` among them, or a word of a child's command line; itself if empty), the
     file that is torn (a pattern in the case's folder), the errno, the factor, the name of what is told or waited for,
@@ -94,27 +94,32 @@ class Arms:
                 self._arm(number, fault)
 
     def _arm(self, number: int, fault: Fault) -> None:
-        place, _, when = fault.at.partition("@")
-        module_name, _, qualified = place.partition(":")
-        moment, _, call = when.partition("#")
+        module_name, _, qualified = fault.at.partition("@")[0].partition(":")
         owner: Any = importlib.import_module(module_name)
         *path, name = qualified.split(".")
         for part in path:
             owner = getattr(owner, part)
-        function = getattr(owner, name)
-        wrap = self._generating if moment == "item" else self._calling
-        setattr(owner, name, wrap(function, functools.partial(self._happen, number, fault), moment, int(call), fault))
+        setattr(owner, name, self._wrapped(getattr(owner, name), number, fault))
 
-    @staticmethod
-    def _calling(
-        function: Callable[..., Any], happen: Callable[..., Any], moment: str, number: int, fault: Fault
-    ) -> Callable[..., Any]:
+    def _wrapped(self, function: Callable[..., Any], number: int, fault: Fault) -> Callable[..., Any]:
+        """The function, with the fault in its place."""
+        moment, _, call = fault.at.partition("@")[2].partition("#")
+        happen = functools.partial(self._happen, number, fault)
+        if moment == "item":
+            return self._generating(function, happen, int(call), fault)
         calls = count(1)
+
+        def is_left() -> bool:
+            return fired(self._folder, number) < fault.times
 
         @functools.wraps(function)
         def wrapped(*args: Any, **named: Any) -> Any:
-            is_due = next(calls) >= number
+            is_due = next(calls) >= int(call)
             if is_due and moment == "before":
+                happen()
+            if is_due and moment == "half" and is_left():
+                file, data = args
+                function(file, data[: len(data) // 2])
                 happen()
             began_s = time.monotonic()
             result = function(*args, **named)
@@ -128,14 +133,14 @@ class Arms:
 
     @staticmethod
     def _generating(
-        function: Callable[..., Any], happen: Callable[..., Any], moment: str, number: int, fault: Fault
+        function: Callable[..., Any], happen: Callable[..., Any], call: int, fault: Fault
     ) -> Callable[..., Any]:
         assert inspect.isgeneratorfunction(function), f"{fault.at}: not a generator"
 
         @functools.wraps(function)
         def generating(*args: Any, **named: Any) -> Iterator[Any]:
             for index, item in enumerate(function(*args, **named), start=1):
-                yield happen(item) if index >= number else item
+                yield happen(item) if index >= call else item
 
         return generating
 

@@ -13,6 +13,9 @@ from faults.proxy import Line, Trouble
 
 Schedule = Literal["alternating", "fedavg"]
 SAME_BITS = "same bits"
+NEVER = "never"
+"""Nobody tells it: who is held until then is not started again."""
+WITHOUT_IT = "the run, without it"
 PARTS = {
     "coordinator": """`fl-server` is killed (SIGKILL) and started again. Sites wait for it; a plan that is offered again
 finds its outcome, or its half upload.""",
@@ -23,7 +26,8 @@ visit's checkpoint if there is one; three deaths in a row without progress are t
     "all": """Several processes at once, or one of them again and again.""",
     "frozen": """A process stands still (SIGSTOP), as in a virtual machine that is moved, and goes on.""",
     "torn file": """A process is killed, and a file of its has lost its second half and holds a wrong bit.""",
-    "disk": """A file cannot be written, twice in a row. Nobody restarts anything: each side waits for room.""",
+    "disk": """A file cannot be written, twice in a row (`ENOSPC`; caches: `EROFS`). Nobody restarts anything: each side
+waits for room, and says so in its log.""",
     "line": """Between a site and the coordinator stands a proxy with this fault. Bytes decide when it comes.""",
     "clock": """The clock of one side is wrong; certificates begin 15 minutes before they are made.""",
     "pace": """Settings are as for sites of equal speed.""",
@@ -51,7 +55,7 @@ class Case:
     ends: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Exit codes, besides those of a kill, with which a process may end and is started again."""
     holds: Mapping[str, str] = field(default_factory=dict)
-    """Who is started again only after what was told."""
+    """Who is started again only after what was told; after ``NEVER``, not at all."""
     server: tuple[str, ...] = ()
     """Settings laid over the coordinator's YAML."""
     sites: tuple[str, ...] = ()
@@ -66,6 +70,10 @@ class Case:
     """Whether a stranger listens on the coordinator's port when it starts again, once."""
     restarts: Mapping[str, int] = field(default_factory=dict)
     """How often each must have been started again."""
+    is_calm: bool = False
+    """Whether no site may have anything to complain of, once it is connected."""
+    run: Mapping[str, object] = field(default_factory=dict)
+    """Other settings of the run; it then ends in other weights than the undisturbed one."""
 
     @property
     def id(self) -> str:
@@ -139,8 +147,8 @@ _PARENT = {
 }
 
 _WORKER = {
-    "before the first step": "mammofed_shared.training.loop:accumulate_gradients@before#1",
-    "in the middle of an epoch": "mammofed_shared.training.loop:accumulate_gradients@before#3",
+    "before the first step": "mammofed_shared.training.visit:accumulate_gradients@before#1",
+    "in the middle of an epoch": "mammofed_shared.training.visit:accumulate_gradients@before#3",
     "trained, before its result": "mammofed_shared.training.visit:write_payload@before#1",
     "in the midst of its result": "mammofed_shared.protocol.payload:write_all@before#9",
     "its update is written, its numbers are not": "mammofed_shared.training.visit:write_whole@before#3",
@@ -175,7 +183,7 @@ def _kills() -> Iterator[Case]:
 
 
 def _more_workers() -> Iterator[Case]:
-    step = "mammofed_shared.training.loop:accumulate_gradients@before#3"
+    step = "mammofed_shared.training.visit:accumulate_gradients@before#3"
     yield Case(
         "in the middle of an epoch, each step kept",
         "worker",
@@ -322,7 +330,7 @@ def _frozen() -> Iterator[Case]:
     yield Case(
         "a worker stands still for 3 s",
         "frozen",
-        faults={"mayo": (in_worker("freeze", "mammofed_shared.training.loop:accumulate_gradients@before#3", "3"),)},
+        faults={"mayo": (in_worker("freeze", "mammofed_shared.training.visit:accumulate_gradients@before#3", "3"),)},
     )
     yield Case(
         "coordinator and site stand still for 65 s, one after the other",
@@ -368,23 +376,24 @@ def _disks() -> Iterator[Case]:
             "the coordinator's is full when it commits",
             "disk",
             schedule,
-            {"server": (fail("mammofed_shared.checkpoint:write_whole@before#1", times=1),)},
-            ends={"server": (1,)},
+            {"server": (fail("mammofed_shared.checkpoint:write_whole@before#1"),)},
         )
-    yield Case(
-        "the coordinator's is full when it writes a verdict",
-        "disk",
-        faults={"server": (fail("mammofed_server.mailbox:write_whole@before#3"),)},
-    )
-    yield Case(
-        "the coordinator's is full when it writes its status",
-        "disk",
-        faults={"server": (fail("mammofed_server.status:write_whole@before#2"),)},
-    )
+    for name, at in (
+        ("the coordinator's is full when it writes a verdict", "mammofed_server.mailbox:write_whole@before#3"),
+        ("the coordinator's is full when it writes its status", "mammofed_server.status:write_whole@before#2"),
+        ("the coordinator's is full when it commits the counts", "mammofed_server.run_state:write_whole@before#1"),
+        ("the coordinator's is full when it writes its ledger", "mammofed_shared.ledger:append_line@before#3"),
+        ("the coordinator's takes half a line of its ledger", "mammofed_shared.ledger:write_all@half#3"),
+        ("the coordinator's is full when it offers a plan", "mammofed_server.mailbox:Mailbox.put@before#3"),
+        ("the coordinator's is full when it ends the run", "mammofed_server.run_state:RunState.end@before#1"),
+    ):
+        yield Case(name, "disk", faults={"server": (fail(at),)})
     for name, at in (
         ("a site's is full in the midst of a download", "mammofed_site.link:write_all@before#4"),
         ("a site's is full when it writes a visit's order", "mammofed_site.visit:write_whole@before#2"),
         ("a site's is full when it writes its audit record", "mammofed_site.audit:Audit.write@before#5"),
+        ("a site's is full when it writes its ledger", "mammofed_shared.ledger:append_line@before#3"),
+        ("a site's takes half a line of its ledger", "mammofed_shared.ledger:write_all@half#3"),
     ):
         yield Case(name, "disk", faults={"mayo": (fail(at),)})
     for name, at in (
@@ -401,8 +410,8 @@ def _disks() -> Iterator[Case]:
 
 def _lines() -> Iterator[Case]:
     slow = Line(4_000_000)
-    yield Case("4 Mbit/s each way", "line", lines={"mayo": slow})
-    yield Case("4 Mbit/s each way, all sites", "line", "fedavg", lines={"central": slow, "mayo": slow})
+    yield Case("4 Mbit/s each way", "line", lines={"mayo": slow}, is_calm=True)
+    yield Case("4 Mbit/s each way, all sites", "line", "fedavg", lines={"central": slow, "mayo": slow}, is_calm=True)
     for schedule in _SCHEDULES:
         yield Case(
             "a storm of resets, every 300 kB",
@@ -453,9 +462,19 @@ def _clocks() -> Iterator[Case]:
 
 
 def _paces() -> Iterator[Case]:
-    step = "mammofed_shared.training.loop:accumulate_gradients@before#1"
+    step = "mammofed_shared.training.visit:accumulate_gradients@before#1"
     for schedule in _SCHEDULES:
-        yield Case("a site is 20 times slower", "pace", schedule, {"mayo": (in_worker("slow", step, "20"),)})
+        yield Case(
+            "a site is 20 times slower", "pace", schedule, {"mayo": (in_worker("slow", step, "20"),)}, is_calm=True
+        )
+    yield Case(
+        "a site never returns; `on_absence: skip`, `quorum: 1`",
+        "pace",
+        faults={"mayo": (kill("mammofed_site.app:permit@after#2"),)},
+        result=WITHOUT_IT,
+        holds={"mayo": NEVER},
+        run={"on_absence": "skip", "quorum": 1},
+    )
 
 
 def _tracking() -> Iterator[Case]:

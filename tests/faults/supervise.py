@@ -16,7 +16,7 @@ from pathlib import Path
 import yaml
 
 from faults.inject import LOOK_AGAIN_S, Fault, fired, is_told
-from faults.matrix import Case
+from faults.matrix import NEVER, Case
 from faults.proxy import Proxy
 from mammofed_server.run_state import RunState
 from whole_run import SITES, Hospitals, free_port, run_settings, site_yaml
@@ -56,11 +56,11 @@ class Stage:
 
     def _prepare(self, hospitals: Hospitals) -> dict[str, Process]:
         case, port = self.case, self._port
-        if case.has_begun:
+        if case.has_begun and not case.run:
             shutil.copytree(hospitals.begun(case.schedule), self.server_folder)
         run_yaml = self.folder / "run.yaml"
         consortium = hospitals.consortium
-        values = run_settings(self.server_folder, consortium.server, port, case.schedule)
+        values = run_settings(self.server_folder, consortium.server, port, case.schedule) | dict(case.run)
         run_yaml.write_text(yaml.safe_dump(values))
         processes = {
             COORDINATOR: Process(
@@ -88,13 +88,17 @@ class Stage:
         try:
             for process in self._processes.values():
                 self._start(process)
-            while not all(process.codes and process.codes[-1] == 0 for process in self._processes.values()):
+            while not all(self._is_over(process) for process in self._processes.values()):
                 assert time.monotonic() < until_s, f"not over after {LONGEST_S} s\n{self.words()}"
                 self._look()
                 meanwhile()
                 time.sleep(LOOK_AGAIN_S)
         finally:
             self._end()
+
+    def _is_over(self, process: Process) -> bool:
+        is_gone_for_good = self.case.holds.get(process.name) == NEVER and process.running is None
+        return bool(process.codes) and (process.codes[-1] == 0 or is_gone_for_good)
 
     def _start(self, process: Process) -> None:
         start = len(process.codes) + 1

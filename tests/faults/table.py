@@ -1,7 +1,7 @@
-"""Writes the fault matrix into docs/reliability.md: `python -m faults.table RESULTS.xml`; `make faults` does it.
+"""Writes the fault matrix into docs/reliability.md, from what pytest wrote with --junitxml.
 
-RESULTS.xml is what pytest wrote with --junitxml. Nothing is written unless every case of the matrix was played and
-ended as it should; so the table says what was seen, and holds no date and no duration.
+Nothing is written unless every case of the matrix was played and ended as it should; so the table says what was seen,
+and holds no date and no duration.
 """
 
 import re
@@ -15,7 +15,7 @@ from faults.matrix import CASES, PARTS, Case
 
 DOCUMENT = Path(__file__).parents[2] / "docs/reliability.md"
 BEGIN, END = "<!-- fault matrix: written by `make faults` -->", "<!-- fault matrix: end -->"
-_MOMENTS = {"before": "before", "after": "after", "item": "in"}
+_MOMENTS = {"before": "before", "after": "after", "half": "in", "item": "in"}
 
 
 def passed(results: Path) -> dict[str, int]:
@@ -70,15 +70,11 @@ def written(document: str, content: str) -> str:
     return f"{head}{BEGIN}\n\n{content}\n{END}{tail}"
 
 
-def main() -> None:
-    """Write the table, or say which cases are missing."""
-    found = passed(Path(sys.argv[1]))
+def write(results: Sequence[Path]) -> None:
+    """Write the table, or end the program with the cases that are missing."""
+    found = {case: restarts for path in results for case, restarts in passed(path).items()}
     missing = [case.id for case in CASES if case.id not in found]
     if missing:
         sys.exit("docs/reliability.md is left as it is; not played, or not passed:\n" + "\n".join(missing))
     DOCUMENT.write_text(written(DOCUMENT.read_text(encoding="utf-8"), table(CASES, found)), encoding="utf-8")
     print(f"{len(CASES)} cases written into docs/reliability.md")
-
-
-if __name__ == "__main__":
-    main()
