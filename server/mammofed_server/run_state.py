@@ -197,7 +197,7 @@ class RunState:
             delivered: digest of the state before the turn as sites received it, where that was encoded.
         """
         if self.checkpoint_folder(turn).exists():  # committed a moment ago; the ledger's line found no room
-            self._enter()
+            self.enter()
             return self.manifest(turn)
         before = self.manifest(turn - 1)
         source, reference = mean if mean is not None else (self.state_path(turn - 1), before.state)
