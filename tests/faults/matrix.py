@@ -166,6 +166,7 @@ QUICK = {
     "all: every process dies at once (fedavg)",
     "line: bits turn on the way (alternating)",
     "disk: the coordinator's is full in the midst of an upload (alternating)",
+    "disk: a site's is full in the midst of a download (alternating)",
 }
 
 _SCHEDULES: tuple[Schedule, ...] = ("alternating", "fedavg")

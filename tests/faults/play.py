@@ -16,6 +16,7 @@ NUM_PARTS = 2
 def main() -> None:
     """End with an error when a case does not end as it should."""
     output = REPOSITORY / "faults-output"
+    output.mkdir(exist_ok=True)
     results = [output / f"results-{part}.xml" for part in range(1, NUM_PARTS + 1)]
     playing = []
     for part, path in enumerate(results, start=1):

@@ -19,6 +19,8 @@ from faults.inject import LOOK_AGAIN_S, Fault, fired, is_told
 from faults.matrix import NEVER, Case
 from faults.proxy import Proxy
 from mammofed_server.run_state import RunState
+from mammofed_shared.config.loading import load
+from mammofed_shared.config.site import SiteSettings
 from whole_run import SITES, Hospitals, free_port, run_settings, site_yaml
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -192,6 +194,10 @@ class Stage:
         ]
         missing += [f"{site}: {line.num_left()} troubles" for site, line in self._proxies.items() if line.num_left()]
         return missing
+
+    def settings_of(self, site: str) -> SiteSettings:
+        """What the hospital wrote."""
+        return load(self.folder / f"{site}.yaml", SiteSettings, [])
 
     def log(self, name: str) -> str:
         """What a process said."""

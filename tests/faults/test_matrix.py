@@ -17,7 +17,9 @@ from faults.supervise import Stage, audit_of
 from mammofed_server.entries import committed, key_of
 from mammofed_server.run_state import RunState
 from mammofed_server.tracking import evaluation_names, training_names
+from mammofed_server.verify import verify_run
 from mammofed_shared.ledger import FILE, Ledger
+from mammofed_site.ledger_check import check_site
 from whole_run import SITES, Hospitals
 
 CALM = {
@@ -59,6 +61,7 @@ def test_the_run_ends_in_the_same_bits(
         assert run.manifest(run.last_turn()).state.digest == expected, stage.words()
         _every_contribution_counts_once(run, case)
     _the_ledger_has_each_thing_once(run)
+    _everything_verifies(stage, hospitals)
     for site in SITES:
         _what_left_was_one_thing(run, tmp_path / site, site)
     _nothing_is_left_over(stage)
@@ -96,10 +99,20 @@ def _the_missing_one_is_named(run: RunState, site: str) -> None:
 
 def _the_ledger_has_each_thing_once(run: RunState) -> None:
     entries = [line.entry for line in Ledger(run.folder / FILE).lines]  # which reads its chain
-    assert sorted(map(key_of, entries)) == sorted(committed(run))
+    keys = [key_of(entry) for entry in entries]
+    assert len(set(keys)) == len(keys) and set(keys) >= set(committed(run))
     in_ledger = [item["task_id"] for entry in entries for item in entry.get("contributions", ())]
     manifests = [run.manifest(turn) for turn in range(1, run.last_turn() + 1)]
     assert in_ledger == [item.task_id for manifest in manifests for item in manifest.contributions]
+
+
+def _everything_verifies(stage: Stage, hospitals: Hospitals) -> None:
+    """By the commands `fl-server verify` and `site-client ledger`, up to the consortium's root."""
+    ledgers = [stage.folder / site / FILE for site in SITES]
+    found = verify_run(stage.server_folder, hospitals.consortium.root_fingerprint, ledgers)
+    assert (found.verdict, found.ending, found.num_unsigned) == ("whole", "finished", 0), found.findings
+    for site in SITES:
+        assert check_site(stage.settings_of(site)).findings == []
 
 
 def _mlflow_has_each_number_once(run: RunState) -> None:

@@ -1,5 +1,6 @@
 """A run's folder: what is committed stays, what is not never was."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,23 @@ def test_a_turn_adopts_the_update_and_remembers_whose_moments_go_on(tmp_path: Pa
     assert manifest.previous == run.manifest(2).state.digest
     assert manifest.moments == {"central": TASKS[2], "mayo": TASKS[1]}
     run.verify_last()
+
+
+def test_a_turn_whose_line_in_the_ledger_found_no_room_is_committed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begin_small_run(tmp_path)
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "enter", full)
+        with pytest.raises(OSError, match="full"):
+            _commit(run, 1)
+    committed = run.manifest(1)
+    _commit(run, 1)
+    assert run.last_turn() == 1 and run.manifest(1) == committed
 
 
 def test_an_update_is_adopted_without_a_copy(tmp_path: Path) -> None:

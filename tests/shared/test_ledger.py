@@ -1,10 +1,13 @@
 """A ledger grows line by line; what was written cannot be changed, moved or taken out unseen."""
 
+import errno
 import json
+from io import FileIO
 from pathlib import Path
 
 import pytest
 
+from mammofed_shared import ledger as ledger_module
 from mammofed_shared.errors import StateError
 from mammofed_shared.ledger import Ledger, LineSignature, line_digest
 from mammofed_shared.ledger_check import Finding, Neighbours, differences, read_chain
@@ -37,6 +40,22 @@ def test_a_digest_does_not_depend_on_the_signature_which_is_another_each_time(tm
     unsigned = Ledger(tmp_path / "unsigned").append({"kind": "x"})
     assert signed.digest == unsigned.digest == line_digest(1, None, {"kind": "x"})
     assert signed.signature == signature
+
+
+def test_half_a_line_that_a_full_disk_took_is_taken_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, ledger = path.read_bytes(), Ledger(path)
+
+    def fill_up(file: FileIO, data: bytes) -> None:
+        file.write(data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as full:
+        full.setattr(ledger_module, "write_all", fill_up)
+        with pytest.raises(OSError, match="full"):
+            ledger.append({"kind": "counted", "count": 4})
+    assert path.read_bytes() == before
+    ledger.append({"kind": "counted", "count": 4})
+    assert read_chain(path) == (Ledger(path).lines, []) and len(ledger.lines) == 5
 
 
 @pytest.mark.parametrize("cut", [1, 30])

@@ -1,6 +1,7 @@
 """The one gate out of a site: exactly the tensors that came, and numbers that the task declares; and its record."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -204,6 +205,15 @@ def test_a_plan_that_policy_refuses_starts_nothing(tmp_path: Path, settings: Sit
     reply = _ask(settings, plan.model_copy(update={"site": "central"}), tmp_path / "state")
     assert RefusalCode(reply.error.code) is RefusalCode.POLICY
     assert not (settings.folder / "visits").exists()
+
+
+def test_an_event_of_which_the_disk_takes_a_part_at_a_time_is_recorded_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:7]))
+    Audit(tmp_path).write("fetched", task="t", size=3)
+    assert json.loads((tmp_path / "audit.jsonl").read_text())["size"] == 3
 
 
 def test_the_audit_record_is_only_appended_to_and_private(tmp_path: Path) -> None:

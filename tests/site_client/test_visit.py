@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,21 @@ def test_a_worker_that_ends_without_an_update_gives_a_code(
     )
 
 
+@pytest.mark.parametrize("error", [EOFError(), ConnectionRefusedError(), BrokenPipeError()])
+def test_a_visit_whose_workers_nobody_can_fork_has_failed_as_if_they_had_died(
+    settings: SiteSettings, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def start(process: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ForkServerProcess, "start", start)
+        with pytest.raises(VisitFailed) as caught:
+            _do(settings, _plan(), "first")
+    assert caught.value.code is RefusalCode.WORKER_DIED
+    assert _do(settings, _plan(), "first").name == "result"
+
+
 def test_when_one_process_of_two_dies_the_other_is_killed(settings: SiteSettings) -> None:
     worker = WorkerSettings(device="cpu", processes=2, distribution="ddp")
     plan, pair = _plan(), settings.model_copy(update={"worker": worker})
@@ -126,6 +142,7 @@ def test_a_withdrawn_visit_has_its_worker_killed(settings: SiteSettings) -> None
 
 PARENT = """
 import sys
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 import fake_workers
 from mammofed_shared.config.site import SiteSettings
