@@ -1,7 +1,7 @@
 """What noise costs: the same training without and with it, on phantom exams; prints the tables of docs/privacy.md.
 
-    .venv/bin/python tests/benchmarks/privacy_cost.py patients     15 min on two cores
-    .venv/bin/python tests/benchmarks/privacy_cost.py contribution 15 min
+    .venv/bin/python tests/benchmarks/privacy_cost.py patients     8 min on one core
+    .venv/bin/python tests/benchmarks/privacy_cost.py contribution 3 min
 
 **patients**: task `text` of the demo's encoder at one site, 2,000 patients with one report each, 10 visits of one
 epoch, with the least noise by which ε after all of them is as said. Scored on 500 other reports: share of hidden words
@@ -43,6 +43,8 @@ from mammofed_site.gaussian_accountant import contribution_epsilon
 from mammofed_site.update_noise import measured_norm, write_noised
 
 TEXT_ENCODER = Path(__file__).parents[2] / "configs/text_encoder/demo"
+EPSILONS = (None, 30.0, 8.0, 3.0, 1.0)
+MULTIPLIERS = (0.0, 1e-4, 1e-3, 1e-2, 1e-1, 4.0)
 POPULATION = Population(mass_prevalence=0.5, calcification_prevalence=0.3)
 TEXT = TextSettings.model_validate(
     {
@@ -116,14 +118,14 @@ class Site:
         files = VisitFiles(self.state, self._moments, out, out, checkpoint_every_s=1e9)
         out.mkdir()
         plan = self._plan("train", visit, visits)
-        train_visit(plan, files, self._data, Hardware(threads=2), lambda progress: None, order)
+        train_visit(plan, files, self._data, Hardware(threads=1), lambda progress: None, order)
         self._moments = out / "moments.safetensors"
         return out / "update.safetensors"
 
     def score(self, name: str) -> float:
         """A number of the evaluation of the state."""
         files = VisitFiles(self.state, None, self._folder, self._folder, checkpoint_every_s=1e9)
-        evaluate_visit(self._plan("evaluate", 0, 1), files, self._data, Hardware(threads=2), lambda progress: None)
+        evaluate_visit(self._plan("evaluate", 0, 1), files, self._data, Hardware(threads=1), lambda progress: None)
         return float(json.loads((self._folder / "metrics.json").read_text())[name])
 
     def _plan(self, kind: str, visit: int, visits: int) -> Plan:
@@ -156,7 +158,7 @@ def patients(folder: Path) -> Iterator[str]:
     yield "|---|---|---|---|---|"
     untrained = Site(TEXT, exams, folder / "untrained")
     yield f"| untrained | – | {untrained.score('mlm_accuracy'):.3f} | {untrained.score('mlm_loss'):.2f} | – |"
-    for epsilon in (None, 30.0, 8.0, 3.0, 1.0):
+    for epsilon in EPSILONS:
         site = Site(TEXT, exams, folder / f"patients-{epsilon}")
         sigma = least_noise(epsilon, visits * steps, 1 / steps, delta) if epsilon else None
         began_s = time.monotonic()
@@ -191,7 +193,7 @@ def contribution(folder: Path) -> Iterator[str]:
     yield "|---|---|---|---|"
     yield f"| untrained | – | – | {untrained:.2f} |"
     yield f"| ∞: no noise | – | 0 | {plain.score('auroc/mass'):.2f} |"
-    for sigma in (0.0, 1e-4, 1e-3, 1e-2, 1e-1, 4.0):
+    for sigma in MULTIPLIERS:
         site = Site(IMAGES, exams, folder / f"contribution-{sigma}")
         try:
             for visit in range(visits):
