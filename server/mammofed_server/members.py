@@ -47,9 +47,13 @@ class Members:
         self._first = first
         self._path = folder / "members.json"
         self._requests = folder / "member-requests"
-        self._record = MembersRecord()
-        if self._path.exists():
-            self._record = MembersRecord.model_validate_json(self._path.read_text(encoding="utf-8"))
+
+    @property
+    def _record(self) -> MembersRecord:
+        """As it is on disk now: whoever settles may be another object than whoever asks."""
+        if not self._path.exists():
+            return MembersRecord()
+        return MembersRecord.model_validate_json(self._path.read_text(encoding="utf-8"))
 
     def of_round(self, round_number: int) -> tuple[str, ...]:
         """Members in a round, in the order of the run's sites, then of joining."""
@@ -106,14 +110,15 @@ class Members:
 
     def settle(self, round_number: int, joined: Iterable[str]) -> None:
         """Fix the members of a round that has not begun: all who asked to leave have left, ``joined`` have joined."""
-        if round_number <= self._record.settled:
+        record = self._record
+        if round_number <= record.settled:
             return
         now = self.of_round(round_number)
         words: list[tuple[str, Word]] = [(site, "leave") for site in self.asked_to("leave") if site in now]
         words += [(site, "join") for site in joined if site not in now]
         changes = tuple(Change(round=round_number, site=site, word=word) for site, word in words)
-        self._record = MembersRecord(settled=round_number, changes=(*self._record.changes, *changes))
-        write_whole(self._path, self._record.model_dump_json(indent=1))
+        record = MembersRecord(settled=round_number, changes=(*record.changes, *changes))
+        write_whole(self._path, record.model_dump_json(indent=1))
         for site in (*self.asked_to("leave"), *joined):
             (self._requests / site).unlink(missing_ok=True)
 

@@ -90,3 +90,12 @@ def test_a_run_keeps_its_quorum_of_members(run: RunState) -> None:
         run.members().ask("central", "leave")
     with pytest.raises(StateError, match="would have 0 sites; its quorum is 2"):
         run.members().ask("central", "leave", 2)
+
+
+def test_who_asked_earlier_sees_who_has_joined_since(run: RunState) -> None:
+    """The coordinator says farewell with what it opened at its start: a newcomer must hear it, too."""
+    at_the_start = run.members()
+    assert at_the_start.of_round(2) == ("central", "mayo")
+    run.members().ask("emory", "join")
+    run.members().settle(2, joined=["emory"])
+    assert at_the_start.of_round(2) == at_the_start.ever == ("central", "mayo", "emory")
