@@ -2,7 +2,7 @@
 
 Of each update one block is mapped at a time and given back before the next: 2 updates take 8 MB, 16 take 50 MB, however
 large they are (``tests/server/test_folding_memory.py``).
-The weighted mean is that of Flower's FedAvg (``flwr.serverapp.strategy.strategy_utils.aggregate_arrayrecords``) to the
+``mean`` is that of Flower's FedAvg (``flwr.serverapp.strategy.strategy_utils.aggregate_arrayrecords``) to the
 bit on float32: the same products, added in the same order.
 """
 
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from mammofed_shared.protocol.payload import Payload, PayloadWriter
 from mammofed_shared.protocol.plan import PayloadReference
-from mammofed_shared.protocol.task_spec import TaskSpec
 
 BLOCK_VALUES = 2**18
 """Values of one row block: 1 MB in float32, whatever the size of the tensor. From 2**16 to 2**22 all are as fast;
@@ -43,25 +42,6 @@ def fold_files(files: Sequence[Path], target: Path, combine: Combine) -> Payload
             for blocks in zip(*(payload.blocks(name, BLOCK_VALUES) for payload in payloads), strict=True):
                 writer.write(combine(name, blocks))
     return writer.reference
-
-
-def weighted_mean(updates: Sequence[tuple[Path, float]], spec: TaskSpec, target: Path) -> PayloadReference:
-    """Write the mean of the updates as a payload.
-
-    Args:
-        updates: payload file and weight of each; weights above 0. All files hold exactly the tensors of ``spec``.
-        spec: says of each tensor whether it is averaged (parameters, float buffers) or the largest is kept (counters).
-        target: where the mean is written, whole or not at all.
-
-    Returns:
-        Digest and size of the mean.
-    """
-    shares = shares_of([weight for _, weight in updates])
-
-    def combine(name: str, blocks: Sequence[Block]) -> Block:
-        return largest(blocks) if spec.tensors[name].kind == "counter" else mean(blocks, shares)
-
-    return fold_files([path for path, _ in updates], target, combine)
 
 
 def names_in_order(payload: Payload) -> list[str]:

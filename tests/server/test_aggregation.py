@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from federation import SMALL_SPEC
 from mammofed_server import aggregation
-from mammofed_server.aggregation import weighted_mean
 from mammofed_server.control import Control
+from mammofed_server.folding import SiteUpdate, fold
 from mammofed_server.run_state import RunState
+from mammofed_server.schedule import make_schedule
 from mammofed_server.strategies import make_strategy
-from mammofed_shared.checkpoint import Contribution
+from mammofed_shared.checkpoint import STATE_FILE, Contribution
+from mammofed_shared.config.schedule import ScheduleSettings
 from mammofed_shared.protocol.flower import become_flower_task
 from mammofed_shared.protocol.payload import Payload, PayloadWriter, reference_of, write_payload
 from mammofed_shared.protocol.plan import PayloadReference
@@ -69,6 +71,18 @@ def _read(path: Path) -> Arrays:
         return {name: np.array(payload[name]) for name in payload}
 
 
+def _mean(paths: list[Path], weights: list[float], work: Path, spec: TaskSpec = SPEC) -> PayloadReference:
+    """The mean of updates as a FedAvg turn folds it, in ``work``."""
+    turn = make_schedule(ScheduleSettings(kind="fedavg", rounds=1), ("central", "mayo")).turns[0]
+    updates = [
+        SiteUpdate(f"site{number}", path, reference_of(path), weight)
+        for number, (path, weight) in enumerate(zip(paths, weights, strict=True))
+    ]
+    folded = fold(turn, work / "no-checkpoint-is-read", updates, spec, work)
+    assert folded.state is not None and folded.state[0] == work / STATE_FILE
+    return folded.state[1]
+
+
 def _assert_same_bits(found: Arrays, expected: Arrays) -> None:
     for name, array in expected.items():
         assert found[name].dtype == array.dtype and found[name].shape == array.shape
@@ -87,17 +101,16 @@ def test_the_mean_is_flowers_to_the_bit(
     monkeypatch.setattr(aggregation, "BLOCK_VALUES", block_values)
     updates = [_update(seed) for seed in range(len(weights))]
     paths = _files(tmp_path / "updates", updates)
-    reference = weighted_mean(list(zip(paths, weights, strict=True)), SPEC, tmp_path / "mean")
-    assert reference == reference_of(tmp_path / "mean")
+    assert _mean(paths, weights, tmp_path / "mean") == reference_of(tmp_path / "mean" / STATE_FILE)
     expected = _mean_of_flower(updates, weights)
     assert set(expected) == set(SPEC.tensors) - {"norm.count"}
-    _assert_same_bits(_read(tmp_path / "mean"), expected)
+    _assert_same_bits(_read(tmp_path / "mean" / STATE_FILE), expected)
 
 
 def test_of_a_counter_the_largest_is_kept(tmp_path: Path) -> None:
     paths = _files(tmp_path / "updates", [_update(seed) for seed in (5, 2, 9)])
-    weighted_mean([(path, 1.0) for path in paths], SPEC, tmp_path / "mean")
-    found = _read(tmp_path / "mean")["norm.count"]
+    _mean(paths, [1.0] * 3, tmp_path / "mean")
+    found = _read(tmp_path / "mean" / STATE_FILE)["norm.count"]
     assert found.dtype == np.int64 and found.shape == () and int(found) == 98
 
 
@@ -105,11 +118,11 @@ def test_the_layout_of_an_update_does_not_change_the_mean(tmp_path: Path) -> Non
     """A site may order its file otherwise; tensors are found by name."""
     updates = [_update(1), _update(2)]
     paths = _files(tmp_path / "updates", updates)
-    straight = weighted_mean([(paths[0], 1.0), (paths[1], 2.0)], SPEC, tmp_path / "mean")
+    straight = _mean(paths, [1.0, 2.0], tmp_path / "mean")
     rewritten = tmp_path / "rewritten"
     _write_reversed(rewritten, updates[1])
     assert reference_of(rewritten) != reference_of(paths[1])
-    assert weighted_mean([(paths[0], 1.0), (rewritten, 2.0)], SPEC, tmp_path / "mean") == straight
+    assert _mean([paths[0], rewritten], [1.0, 2.0], tmp_path / "mean") == straight
 
 
 def _write_reversed(path: Path, arrays: Arrays) -> None:
@@ -136,12 +149,12 @@ def test_memory_grows_neither_with_sites_nor_with_the_model(tmp_path: Path, monk
     assert paths[0].stat().st_size > 8 * 2**20
     tracemalloc.start()
     try:
-        weighted_mean([(path, 1.0) for path in paths], spec, tmp_path / "mean")
+        _mean(paths, [1.0] * 5, tmp_path / "mean", spec)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert peak < 6 * 2**14 * 4, f"five updates of 8 MB, blocks of 64 KB, {peak} bytes at the most"
-    assert _read(tmp_path / "mean")["large"][0] == np.float32(2)
+    assert _read(tmp_path / "mean" / STATE_FILE)["large"][0] == np.float32(2)
 
 
 # ── the strategies ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -188,7 +201,7 @@ def test_alternating_epochs_is_flowers_fedavg_over_one_reply(tmp_path: Path) -> 
 
 def test_the_reference_of_a_mean_is_of_the_file_that_lies_there(tmp_path: Path) -> None:
     paths = _files(tmp_path / "updates", [_update(0)])
-    (tmp_path / "mean").write_bytes(b"an older one")
-    reference = weighted_mean([(paths[0], 2.0)], SPEC, tmp_path / "mean")
-    assert isinstance(reference, PayloadReference)
-    assert reference.size == (tmp_path / "mean").stat().st_size
+    (tmp_path / "mean").mkdir()
+    (tmp_path / "mean" / STATE_FILE).write_bytes(b"an older one")
+    reference = _mean(paths, [2.0], tmp_path / "mean")
+    assert reference.size == (tmp_path / "mean" / STATE_FILE).stat().st_size
