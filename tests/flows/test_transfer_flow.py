@@ -1,7 +1,6 @@
 """A federation that sends bfloat16 down and differences up: as good as the whole one, and as hard to disturb."""
 
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,10 +18,10 @@ from mammofed_shared.config.run import RunSettings
 from mammofed_shared.protocol.payload import Payload
 from mammofed_shared.protocol.plan import PayloadReference
 from mammofed_simulation.simulate import simulate, simulated
-from prepared import SMALL, TEXT_ENCODER, prepare_dataset, site_settings
+from prepared import prepare_dataset, site_settings
+from whole_run import SITES, free_port, run_settings, site_yaml
 
 REPOSITORY = Path(__file__).parent.parent.parent
-SITES = ("central", "mayo")
 ENCODED = {"download": "bf16", "upload": "delta"}
 LONGEST_S = 120
 
@@ -38,33 +37,10 @@ class Runs:
 
 
 def _settings(folder: Path, seed: int, **replaced: object) -> dict[str, Any]:
-    return {
-        "run": "flow",
-        "consortium": "hospitals",
-        "seed": seed,
-        "sites": list(SITES),
-        "schedule": {"kind": "alternating", "rounds": 3},
-        "evaluation": {"when": "end"},
-        "preprocessing": SMALL.model_dump(),
-        "task": {
-            "name": "pretrain",
-            "image_encoder": {
-                "name": "mammofed_small_cnn",
-                "weights": "none",
-                "pooling": "avgmax",
-                "activation_checkpointing": False,
-            },
-            "text_encoder": {"weights": "none", "max_tokens": 64},
-            "projection_dim": 32,
-            "batch_size": 4,
-            "precision": "fp32",
-            "optimizer": {"learning_rate": 2e-3},
-        },
-        "text_encoder": str(TEXT_ENCODER),
-        "server": {"folder": str(folder), "identity": str(folder)},
-        "tracking": {"enabled": False},
-        **replaced,
-    }
+    settings = run_settings(folder, folder, port=1, seed=seed, **replaced)
+    settings["schedule"]["rounds"] = 3
+    settings["task"]["optimizer"] = {"learning_rate": 2e-3}
+    return settings
 
 
 @pytest.fixture(scope="module")
@@ -133,25 +109,12 @@ def test_killed_while_it_encodes_and_while_it_decodes_it_ends_in_the_same_bits(
     tmp_path: Path, runs: Runs, processes: list[subprocess.Popen[bytes]]
 ) -> None:
     consortium = make_consortium(tmp_path, list(SITES))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    port = free_port()
     settings = _settings(tmp_path / "server", 1, transfer=ENCODED)
-    settings["server"] |= {"listen": address, "identity": str(consortium.server)}
+    settings["server"] |= {"listen": f"127.0.0.1:{port}", "identity": str(consortium.server)}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
     for site, identity in consortium.sites.items():
-        site_yaml = {
-            "site": site,
-            "consortium": "hospitals",
-            "server": address,
-            "folder": str(tmp_path / site),
-            "identity": str(identity),
-            "datasets": [{"name": "screening", "prepared": str(runs.hospitals / site / "datasets" / "screening")}],
-            "preprocessing": SMALL.model_dump(),
-            "text_encoder": str(TEXT_ENCODER),
-            "worker": {"device": "cpu", "threads": 1},
-            "policy": {"least_cell": 2},
-        }
-        (tmp_path / f"{site}.yaml").write_text(yaml.safe_dump(site_yaml))
+        (tmp_path / f"{site}.yaml").write_text(site_yaml(tmp_path, site, port, identity, runs.hospitals, {}))
 
     def start(who: str, kill_at: str | None = None) -> subprocess.Popen[bytes]:
         how = [str(REPOSITORY / "tests/faults/kill_at.py"), kill_at] if kill_at else ["-m"]
