@@ -22,6 +22,7 @@ from mammofed_shared.models.image_encoder import ImageEncoder
 from mammofed_shared.models.text_encoder import TextEncoder
 from mammofed_shared.training import text, zero
 from mammofed_shared.training.engine import Engine
+from mammofed_shared.training.engine_of import make_engine
 from mammofed_shared.training.gradient_term import ProximalTerm
 from mammofed_shared.training.group import WorkerGroup, shares_of
 from mammofed_shared.training.hardware import Hardware
@@ -29,7 +30,6 @@ from mammofed_shared.training.kept import average_buffers, load_moments, save_mo
 from mammofed_shared.training.share import Share
 from mammofed_shared.training.site_data import SiteData
 from mammofed_shared.training.step import Losses, accumulate_gradients
-from mammofed_shared.training.visit import make_engine
 from report_exams import report_exams
 
 TEXT_ENCODER = Path(__file__).parent.parent / "configs/text_encoder/demo"

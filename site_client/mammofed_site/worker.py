@@ -10,10 +10,11 @@ from mammofed_shared.data.manifest import read_exams
 from mammofed_shared.errors import DataError, RefusalCode, Refused, VisitFailed
 from mammofed_shared.log import start_logging
 from mammofed_shared.protocol.plan import Progress
+from mammofed_shared.training.evaluation_visit import evaluate_visit
 from mammofed_shared.training.hardware import Hardware
 from mammofed_shared.training.probe import probe_visit
 from mammofed_shared.training.site_data import SiteData
-from mammofed_shared.training.visit import VisitFiles, evaluate_visit, train_visit
+from mammofed_shared.training.visit import VisitFiles, train_visit
 from mammofed_site.quality_counts import write_quality_counts
 from mammofed_site.visit import VisitOrder
 

@@ -36,9 +36,10 @@ from mammofed_shared.protocol.plan import Plan
 from mammofed_shared.report.templates import narrative_report
 from mammofed_shared.training.dp_sgd import patient_epsilon
 from mammofed_shared.training.dp_sgd_account import DpSgdOrder, Spent
+from mammofed_shared.training.evaluation_visit import evaluate_visit
 from mammofed_shared.training.hardware import Hardware
 from mammofed_shared.training.site_data import SiteData
-from mammofed_shared.training.visit import VisitFiles, evaluate_visit, initial_state, train_visit
+from mammofed_shared.training.visit import VisitFiles, initial_state, train_visit
 from mammofed_site.gaussian_accountant import contribution_epsilon
 from mammofed_site.update_noise import measured_norm, write_noised
 

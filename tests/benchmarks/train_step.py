@@ -37,13 +37,13 @@ from mammofed_shared.config.loading import load
 from mammofed_shared.config.pretrain import PretrainSettings
 from mammofed_shared.config.run import RunSettings
 from mammofed_shared.losses.contrastive import mvs_loss
+from mammofed_shared.training.engine_of import make_engine
 from mammofed_shared.training.group import WorkerGroup
 from mammofed_shared.training.hardware import Hardware
 from mammofed_shared.training.loop import Clock, LoopSettings, Position, train_epochs
 from mammofed_shared.training.optim import parameter_groups
 from mammofed_shared.training.pretrain import PretrainTask, build_model
 from mammofed_shared.training.share import Share
-from mammofed_shared.training.visit import make_engine
 
 REPOSITORY = Path(__file__).parents[2]
 MOST_OF_BARE = 1.03

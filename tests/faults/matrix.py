@@ -205,7 +205,11 @@ def _more_workers() -> Iterator[Case]:
     yield Case(
         "while it evaluates",
         "worker",
-        faults={"mayo": (in_worker("kill", "mammofed_shared.training.visit:load_state@after#1", kind="evaluate"),)},
+        faults={
+            "mayo": (
+                in_worker("kill", "mammofed_shared.training.evaluation_visit:load_state@after#1", kind="evaluate"),
+            )
+        },
     )
     for rank in (0, 1):
         yield Case(

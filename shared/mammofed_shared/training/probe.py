@@ -23,23 +23,19 @@ from mammofed_shared.exam import Split
 from mammofed_shared.files import write_whole
 from mammofed_shared.protocol.plan import Plan, Progress
 from mammofed_shared.training.engine import Engine
+from mammofed_shared.training.engine_of import make_engine
 from mammofed_shared.training.gradient_term import term_of
 from mammofed_shared.training.group import WorkerGroup
 from mammofed_shared.training.hardware import Hardware
 from mammofed_shared.training.kept import save_checkpoint
 from mammofed_shared.training.loop import Clock, LoopSettings, Position, train_epochs
 from mammofed_shared.training.probe_figures import FIGURES_FILE, ProbeFigures
+from mammofed_shared.training.process import out_of_memory_as_code, peak_memory_gb, prepare_process
 from mammofed_shared.training.site_data import SiteData
 from mammofed_shared.training.state import exchanged_arrays
 from mammofed_shared.training.step import Trainable
 from mammofed_shared.training.tasks import TaskCode, code_of
-from mammofed_shared.training.visit import (
-    CHECKPOINT_FILE,
-    make_engine,
-    out_of_memory_as_code,
-    peak_memory_gb,
-    prepare_process,
-)
+from mammofed_shared.training.visit import CHECKPOINT_FILE
 
 TIMED_STEPS = 10
 _WARM_UP_STEPS = 3

@@ -1,12 +1,11 @@
-"""What a worker group does for one visit: a plan, a state and exams in; an update out. Bit for bit repeatable.
+"""What a worker group does for a training visit: a plan, a state and exams in; an update out. Bit for bit repeatable.
 
-    out/update.safetensors     tensors (training only); leave the site after egress control
+    out/update.safetensors     tensors; leave the site after egress control
     out/metrics.json           numbers, name → value; leave the site after egress control
     out/timing.json            numbers that hang on the clock; leave the site after egress control
     out/spec.json              names, shapes and kinds of the update's tensors; stays at the site
-    out/moments.safetensors    AdamW's moments (training with `optimizer.state: keep`); never leave the site
+    out/moments.safetensors    AdamW's moments (with `optimizer.state: keep`); never leave the site
     out/control.safetensors    the site's own control variate (SCAFFOLD); never leaves the site, its change does
-    out/scores.csv             score of each exam (evaluation); never leaves the site
     kept/checkpoint.safetensors, received.json    where a visit that is cut goes on; never leave the site
     out/privacy.json           what the visit has cost (DP-SGD only); never leaves the site
     kept/noise.secret          what its noise is drawn from (DP-SGD only); never leaves the site
@@ -16,39 +15,30 @@ On a CPU, equal plan, state, moments, exams, number of processes and of threads 
 but ``timing.json`` depends on the clock.
 """
 
-import csv
 import gc
 import hashlib
-import io
 import json
 import logging
-import os
-import resource
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
-from accelerate.utils.memory import should_reduce_batch_size
 from numpy.typing import NDArray
 from torch import nn
 
-from mammofed_shared.config.pretrain import OptimizerSettings
 from mammofed_shared.config.tasks import TASKS, TaskSettings
-from mammofed_shared.config.text_encoder import folder_digest
 from mammofed_shared.errors import PayloadError, RefusalCode, VisitFailed
-from mammofed_shared.evaluation.zero_shot import ExamScore
 from mammofed_shared.files import write_whole
 from mammofed_shared.protocol.payload import Payload, write_payload
 from mammofed_shared.protocol.plan import Plan, Progress
 from mammofed_shared.protocol.task_spec import TaskSpec
 from mammofed_shared.training.dp_sgd_account import ACCOUNT_FILE, SECRET_FILE, DpSgdOrder
-from mammofed_shared.training.engine import Engine, WholeModelEngine
+from mammofed_shared.training.engine import Engine
+from mammofed_shared.training.engine_of import make_engine
 from mammofed_shared.training.gradient_term import ControlVariates, GradientTerm, save_own, term_of
 from mammofed_shared.training.group import WorkerGroup
 from mammofed_shared.training.hardware import Hardware
@@ -62,11 +52,11 @@ from mammofed_shared.training.kept import (
 )
 from mammofed_shared.training.loop import Clock, LoopSettings, NotFinite, Position, train_epochs
 from mammofed_shared.training.optim import warmup_cosine
+from mammofed_shared.training.process import out_of_memory_as_code, peak_memory_gb, prepare_process
 from mammofed_shared.training.site_data import SiteData
 from mammofed_shared.training.state import exchanged_arrays, load_arrays, load_state, tensor_specs
-from mammofed_shared.training.step import Precision, Trainable, accumulate_gradients
+from mammofed_shared.training.step import Trainable, accumulate_gradients
 from mammofed_shared.training.tasks import code_of
-from mammofed_shared.training.zero import ZeroEngine
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +64,6 @@ UPDATE_FILE = "update.safetensors"
 METRICS_FILE = "metrics.json"
 MOMENTS_FILE = "moments.safetensors"
 CONTROL_FILE = "control.safetensors"
-SCORES_FILE = "scores.csv"
 TIMING_FILE = "timing.json"
 CHECKPOINT_FILE = "checkpoint.safetensors"
 RECEIVED_FILE = "received.json"
@@ -256,23 +245,6 @@ def _validated_update(plan: Plan, files: VisitFiles, data: SiteData, group: Work
     return {f"sent/{name}": value for name, value in found.items()}
 
 
-@contextmanager
-def out_of_memory_as_code() -> Iterator[None]:
-    """Turns what torch says when memory runs out into an error with its code.
-
-    Raises:
-        VisitFailed: OUT_OF_MEMORY.
-    """
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
-            raise
-        raise VisitFailed(
-            RefusalCode.OUT_OF_MEMORY, "lower task.batch_size, or turn on activation_checkpointing"
-        ) from error
-
-
 def _curve(plan: Plan) -> Callable[[float], float]:
     optimizer = plan.task.optimizer
     warmup = optimizer.warmup_epochs / plan.epochs_total
@@ -282,47 +254,6 @@ def _curve(plan: Plan) -> Callable[[float], float]:
         return warmup_cosine(optimizer.learning_rate, progress, warmup)
 
     return learning_rate_at
-
-
-def make_engine(
-    model: nn.Module,
-    group: WorkerGroup,
-    optimizer: OptimizerSettings,
-    precision: Precision,
-    term: GradientTerm | None = None,
-) -> Engine:
-    """The engine that the site's hardware asks for.
-
-    Args:
-        term: what the run's strategy adds to the gradients.
-
-    Raises:
-        VisitFailed: SETTINGS, for fp16 or a term with ZeRO.
-    """
-    distribution = group.hardware.distribution
-    if not distribution.startswith("zero"):
-        return WholeModelEngine(
-            model,
-            group,
-            weight_decay=optimizer.weight_decay,
-            clip_norm=optimizer.clip_norm,
-            is_fp16=precision == "fp16",
-            term=term,
-        )
-    if term is not None:
-        raise VisitFailed(
-            RefusalCode.SETTINGS,
-            f"worker.distribution is {distribution}, whose processes never hold a whole gradient; this run's strategy "
-            "(fedprox or scaffold) adds to it: set worker.distribution to none or ddp",
-        )
-    if precision == "fp16":
-        raise VisitFailed(
-            RefusalCode.SETTINGS,
-            f"worker.distribution is {distribution}, which trains in bf16 or fp32; this run asks for fp16: set "
-            "worker.distribution to none or ddp",
-        )
-    stage = int(distribution.removeprefix("zero-"))
-    return ZeroEngine(model, group, weight_decay=optimizer.weight_decay, clip_norm=optimizer.clip_norm, stage=stage)
 
 
 class _Saver:
@@ -391,13 +322,6 @@ def _dump(path: Path, error: NotFinite, engine: Engine, group: WorkerGroup) -> N
     write_whole(path, json.dumps({"steps": steps, "tensors": sizes}, indent=1), mode=0o600)
 
 
-def peak_memory_gb(group: WorkerGroup) -> float:
-    """Most memory that this process has held: of the GPU, or of the machine where there is none. In GB (10⁹ bytes)."""
-    if group.device.type == "cuda":
-        return torch.cuda.max_memory_allocated(group.device) / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-
-
 def _log_end(numbers: Mapping[str, float], clock: Clock) -> None:
     logger.info(
         "%d steps, %d of them skipped, %.1f samples/s; %.1f %% of the time waited for data",
@@ -408,63 +332,7 @@ def _log_end(numbers: Mapping[str, float], clock: Clock) -> None:
     )
 
 
-def evaluate_visit(
-    plan: Plan, files: VisitFiles, data: SiteData, hardware: Hardware, report: Callable[[Progress], None]
-) -> None:
-    """Score this site's test exams with a state; write released numbers and scores. One process does it.
-
-    Args:
-        report: called after each batch.
-
-    Raises:
-        VisitFailed: with the code of what went wrong; nothing was written then.
-    """
-    prepare_process(plan, data.text_encoder, hardware)
-    group = WorkerGroup(hardware)
-    code = code_of(plan.task)
-    model = code.build_model(plan.task, data.text_encoder, False)
-    load_state(model, files.state, has_controls=plan.control_variates)
-
-    def batch_done(done: int, total: int) -> None:
-        report(Progress(step=done, num_steps=total))
-
-    with out_of_memory_as_code():
-        found = code.evaluate(plan.task, model.to(group.device), data, group.device, batch_done)
-    write_whole(files.out / SCORES_FILE, _scores_csv(found.scores), mode=0o600)
-    write_whole(files.out / METRICS_FILE, json.dumps(found.numbers))
-
-
 def visit_seed(plan: Plan) -> int:
     """Seed of one visit, 0..2**63 - 1: the same after a kill, another for every other visit."""
     digest = hashlib.sha256(f"{plan.seed}/{plan.task_id}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
-
-
-def prepare_process(plan: Plan, text_encoder: Path, hardware: Hardware) -> None:
-    """Make this process deterministic and check that the text encoder is the run's."""
-    found = folder_digest(text_encoder)
-    if found != plan.text_encoder:
-        raise VisitFailed(
-            RefusalCode.TEXT_ENCODER_MISMATCH,
-            f"text encoder: expected files of digest {plan.text_encoder[:12]}, found {found[:12]}: "
-            "copy the folder that the lead names, with nothing added",
-        )
-    # Read by cuBLAS when it starts; without it deterministic algorithms are refused on a GPU.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_num_threads(hardware.threads)
-    torch.use_deterministic_algorithms(True)
-    # Nothing here reads memory that it did not write; filling it all first took 16 % of a small visit's time.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    # Images are read by our own threads; OpenCV's would only contend with torch's.
-    cv2.setNumThreads(1)
-
-
-def _scores_csv(scores: Sequence[ExamScore]) -> str:
-    """Columns exam, dataset, finding, label (0, 1 or empty) and score."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["exam", "dataset", "finding", "label", "score"])
-    for row in scores:
-        label = "" if row.label is None else int(row.label)
-        writer.writerow([row.exam.exam, row.exam.dataset, row.finding, label, repr(row.score)])
-    return text.getvalue()

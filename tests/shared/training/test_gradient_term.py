@@ -16,6 +16,7 @@ from mammofed_shared.errors import VisitFailed
 from mammofed_shared.protocol.payload import Payload, write_payload
 from mammofed_shared.protocol.task_spec import CONTROL
 from mammofed_shared.training import engine as engines
+from mammofed_shared.training.engine_of import make_engine
 from mammofed_shared.training.gradient_term import ControlVariates, GradientTerm, ProximalTerm, save_own
 from mammofed_shared.training.group import WorkerGroup
 from mammofed_shared.training.hardware import Hardware
@@ -23,7 +24,6 @@ from mammofed_shared.training.kept import read_weights, save_checkpoint
 from mammofed_shared.training.loop import Position
 from mammofed_shared.training.optim import make_adamw
 from mammofed_shared.training.state import load_arrays, load_state
-from mammofed_shared.training.visit import make_engine
 from worker_groups import in_group, steps
 
 ALONE = Hardware(threads=1)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mammofed_shared.config.pretrain import OptimizerSettings
 from mammofed_shared.errors import RefusalCode, VisitFailed
 from mammofed_shared.training.engine import Engine
+from mammofed_shared.training.engine_of import make_engine
 from mammofed_shared.training.group import WorkerGroup
 from mammofed_shared.training.hardware import Hardware
 from mammofed_shared.training.kept import (
@@ -27,7 +28,6 @@ from mammofed_shared.training.loop import Clock, LoopSettings, NotFinite, Positi
 from mammofed_shared.training.share import Share
 from mammofed_shared.training.state import load_arrays
 from mammofed_shared.training.step import Losses, Precision
-from mammofed_shared.training.visit import make_engine
 
 NUM_STEPS = 6
 

@@ -22,9 +22,10 @@ from mammofed_shared.models.dual_encoder import DualEncoder
 from mammofed_shared.protocol.payload import Payload, reference_of
 from mammofed_shared.protocol.plan import Plan, Progress
 from mammofed_shared.protocol.release import check_metrics
+from mammofed_shared.training.evaluation_visit import evaluate_visit
 from mammofed_shared.training.hardware import Hardware
 from mammofed_shared.training.site_data import SiteData
-from mammofed_shared.training.visit import VisitFiles, evaluate_visit, initial_state, train_visit, visit_seed
+from mammofed_shared.training.visit import VisitFiles, initial_state, train_visit, visit_seed
 from prepared import SMALL, TEXT_ENCODER, prepare_dataset
 
 TASK = PretrainSettings.model_validate(
