@@ -1,12 +1,15 @@
-"""A worker that dies is no reason to stop a federation: the visit goes on, from its checkpoint if it has one."""
+"""A worker that dies is no reason to stop a federation: the visit goes on, from its checkpoint if it has one. Nor is a
+result that a failing disk has damaged before it was sent: the visit is done again, to the same bits."""
 
+import json
 import logging
 from pathlib import Path
 
 from mammofed_shared.config.site import SiteSettings
-from mammofed_shared.errors import RefusalCode, VisitFailed
+from mammofed_shared.errors import PayloadError, RefusalCode, VisitFailed
+from mammofed_shared.protocol.payload import Payload
 from mammofed_shared.protocol.plan import Plan
-from mammofed_site.visit import PROGRESS_FILES, Monitor, run_visit, visit_folder
+from mammofed_site.visit import PROGRESS_FILES, Monitor, forget_result, run_visit, visit_folder
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +26,7 @@ def run_visit_again(settings: SiteSettings, plan: Plan, state: Path | None, moni
     Raises:
         VisitFailed, VisitCancelled: as ``run_visit``; WORKER_DIED after ``MOST_DEATHS``.
     """
+    _forget_damaged(settings, plan)
     num_deaths, got_to = 0, _got_to(settings, plan)
     while True:
         try:
@@ -35,6 +39,27 @@ def run_visit_again(settings: SiteSettings, plan: Plan, state: Path | None, moni
             if num_deaths == MOST_DEATHS:
                 raise
             logger.warning("task %s: %s; the visit goes on with new workers", plan.task_id, error)
+
+
+def _forget_damaged(settings: SiteSettings, plan: Plan) -> None:
+    result = visit_folder(settings, plan.task_id) / "result"
+    damaged = [path.name for path in (result / "update.safetensors", result / "metrics.json") if _is_damaged(path)]
+    if damaged:
+        logger.warning("task %s was done before, but %s is damaged: it is done again", plan.task_id, damaged[0])
+        forget_result(settings, plan.task_id)
+
+
+def _is_damaged(path: Path) -> bool:
+    if not path.exists():
+        return False
+    try:
+        if path.suffix == ".json":
+            json.loads(path.read_text(encoding="utf-8"))
+        else:
+            Payload(path).close()
+    except (ValueError, PayloadError):
+        return True
+    return False
 
 
 def _got_to(settings: SiteSettings, plan: Plan) -> int:

@@ -104,8 +104,7 @@ def finished_result(settings: SiteSettings, folder: Path, plan: Plan) -> Path | 
 
     A result whose update was handed in and removed does not count: who asks for it again gets it trained again. Nor
     does one of another plan of the same name (a new run may be called as an old one), of other data or of another least
-    cell. Nor do counts: the data may have
-    changed, and counting is quick.
+    cell. Nor do counts: the data may have changed, and counting is quick.
     """
     if plan.kind == "query":
         return None

@@ -239,12 +239,27 @@ def _shift_clock(seconds: float) -> None:
             return real_datetime.now(tz) + datetime.timedelta(seconds=seconds)
 
     real_gmtime, real_localtime, real_strftime = time.gmtime, time.localtime, time.strftime
-    time.time = lambda: real_time() + seconds
-    time.time_ns = lambda: round((real_time() + seconds) * 1e9)
-    time.gmtime = lambda at=None: real_gmtime(time.time() if at is None else at)
-    time.localtime = lambda at=None: real_localtime(time.time() if at is None else at)
-    time.strftime = lambda how, at=None: real_strftime(how, time.localtime() if at is None else at)
+    _leave_grpc_the_real_clock()
+    # Partials, for a function that a class takes for its own, as logging does with time.localtime, becomes a method.
+    time.time = functools.partial(lambda: real_time() + seconds)
+    time.time_ns = functools.partial(lambda: round((real_time() + seconds) * 1e9))
+    time.gmtime = functools.partial(lambda at=None: real_gmtime(time.time() if at is None else at))
+    time.localtime = functools.partial(lambda at=None: real_localtime(time.time() if at is None else at))
+    time.strftime = functools.partial(lambda how, at=None: real_strftime(how, time.localtime() if at is None else at))
     datetime.datetime = Shifted  # type: ignore[misc]
+
+
+def _leave_grpc_the_real_clock() -> None:
+    """A deadline is a moment that grpc's Python half computes and its other half, in C, compares with its own clock: on
+    a machine whose clock is wrong both are wrong alike."""
+    import mammofed_shared.tls13  # before grpc  # noqa: F401
+    import grpc._channel  # which grpc itself imports with its first channel
+    import grpc._server  # noqa: F401
+
+    real = SimpleNamespace(**vars(time))
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] == "grpc" and getattr(module, "time", None) is time:
+            module.time = real  # type: ignore[attr-defined]
 
 
 def run_worker(folder: str, faults: str, visit: str, rank: int, connection: Connection) -> None:

@@ -454,9 +454,9 @@ def _lines() -> Iterator[Case]:
         },
     )
     yield Case(
-        "a bit turns in a chunk before it is encrypted",
+        "a bit turns in a chunk, after it was encrypted and decrypted",
         "line",
-        faults={"mayo": (Fault("flip", "mammofed_site.link:_parts@item#4"),)},
+        faults={"server": (Fault("flip", "mammofed_server.gate:_requests@item#4"),)},
     )
 
 

@@ -5,12 +5,18 @@ import inspect
 from operator import attrgetter
 
 from faults.matrix import CASES, PARTS, QUICK
+from faults.table import BEGIN, DOCUMENT, END, table
 
 
 def test_names_of_cases_are_unique_and_each_part_has_some() -> None:
     assert len({case.id for case in CASES}) == len(CASES)
     assert {case.part for case in CASES} == set(PARTS)
     assert {case.id for case in CASES} >= QUICK
+
+
+def test_the_document_lists_exactly_the_matrix() -> None:
+    shown = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
+    assert shown.strip() == table(CASES, {case.id: sum(case.restarts.values()) for case in CASES}).strip()
 
 
 def test_every_point_of_the_matrix_is_there() -> None:

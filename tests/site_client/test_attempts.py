@@ -70,3 +70,28 @@ def test_what_another_attempt_cannot_mend_is_told(
     with pytest.raises(VisitFailed, match=code.name):
         _visit(tmp_path, monkeypatch, work)
     assert num_attempts == most
+
+
+@pytest.mark.parametrize("torn", ["update.safetensors", "metrics.json"])
+def test_a_finished_result_that_the_disk_has_damaged_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torn: str
+) -> None:
+    settings = bare_site(tmp_path / "mayo")
+    plan = make_plan(small_state(tmp_path / "state"))
+    result = visit_folder(settings, plan.task_id) / "result"
+    result.mkdir(parents=True)
+    small_state(result / "update.safetensors")
+    (result / "metrics.json").write_text("{}")
+    left: list[bool] = []
+
+    def run_visit(*_: object) -> Path:
+        left.append(result.exists())
+        return result
+
+    monkeypatch.setattr(attempts, "run_visit", run_visit)
+    run_visit_again(settings, plan, tmp_path / "state", Monitor())
+    content = (result / torn).read_bytes()
+    (result / torn).write_bytes(content[: len(content) // 2])
+    run_visit_again(settings, plan, tmp_path / "state", Monitor())
+
+    assert left == [True, False]
