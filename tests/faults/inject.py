@@ -252,7 +252,9 @@ def _shift_clock(seconds: float) -> None:
 def _leave_grpc_the_real_clock() -> None:
     """A deadline is a moment that grpc's Python half computes and its other half, in C, compares with its own clock: on
     a machine whose clock is wrong both are wrong alike."""
-    import mammofed_shared.tls13  # before grpc  # noqa: F401
+    import mammofed_shared.tls13  # noqa: F401  before grpc
+
+    # isort: split
     import grpc._channel  # which grpc itself imports with its first channel
     import grpc._server  # noqa: F401
 
