@@ -1,6 +1,8 @@
 """One hand-off of the `paper` state on this machine: our mailbox beside a bare gRPC stream of the same bytes.
 
     .venv/bin/python tests/benchmarks/exchange.py [--pairs 5] [--megabytes 715.9]
+    .venv/bin/python tests/benchmarks/exchange.py --sites 2 16
+    .venv/bin/python tests/benchmarks/exchange.py --encodings
 
 A hand-off is what one visit costs in transfer: the state down to the site, then an equally large update up to the
 coordinator. Both transports speak mutual TLS 1.3 between two processes over 127.0.0.1, in chunks of the same size, and
@@ -8,9 +10,13 @@ both hash and fsync where the bytes arrive. Ours also looks up the plan, can go 
 dtypes and finite values of the update, and writes the verdict. Each pair runs both, in turns first, each in fresh
 processes, so that a machine that is busy at times is busy for both. Memory is the peak of the resident set during the
 hand-off above that of the connected, idle process; pages of mapped files count.
+
+`--sites` plays one FedAvg round of so many sites at once instead and tells the coordinator's memory as a multiple of
+the payload; `--encodings` plays a round of one site in each encoding beside fp32.
 """
 
 import argparse
+import dataclasses
 import multiprocessing
 import os
 import statistics
@@ -26,12 +32,14 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import bare_stream
+from exchange_round import Round, RoundInputs, play_round
 from paper_state import paper_tensors, spec_of, tensors_of_about, write_random
+from process_memory import forget_peak, status_bytes
 
 from federation import METRICS, coordinator, make_plan
 from identities import Consortium, make_consortium
 from mammofed_shared.protocol import federation_pb2 as pb
-from mammofed_shared.protocol.plan import Plan, Update
+from mammofed_shared.protocol.plan import Encoding, Plan, Update
 from mammofed_shared.protocol.task_spec import TaskSpec
 from mammofed_shared.protocol.wire import CHUNK_BYTES, plan_from_wire
 from mammofed_site.egress import release
@@ -39,6 +47,8 @@ from mammofed_site.link import Link
 
 SITE = "mayo"
 TRANSPORTS = ("ours", "bare")
+ENCODINGS: tuple[tuple[Encoding, Encoding], ...] = (("fp32", "fp32"), ("bf16", "bf16"), ("bf16", "delta"))
+"""Of the state on its way down and of the update on its way up."""
 LONGEST_S = 600
 
 
@@ -89,10 +99,10 @@ def _attend(pipe: Connection, port: int) -> None:
     """Say the port; once the site is connected note the idle memory; once it is done tell the peak above it."""
     pipe.send(port)
     pipe.recv()
-    idle = _forget_peak()
+    idle = forget_peak()
     pipe.send("noted")
     pipe.recv()
-    pipe.send(_status("VmHWM") - idle)
+    pipe.send(status_bytes("VmHWM") - idle)
 
 
 def _site_process(pipe: Connection, transport: str, inputs: Inputs, folder: Path, port: int) -> None:
@@ -100,9 +110,9 @@ def _site_process(pipe: Connection, transport: str, inputs: Inputs, folder: Path
     down, up, close = make(inputs, folder, port)
     pipe.send("connected")
     pipe.recv()
-    idle = _forget_peak()
+    idle = forget_peak()
     seconds = [_seconds(down), _seconds(up)]
-    pipe.send((*seconds, _status("VmHWM") - idle))
+    pipe.send((*seconds, status_bytes("VmHWM") - idle))
     close()
 
 
@@ -139,17 +149,6 @@ def _seconds(step: Step) -> float:
     started = time.perf_counter()
     step()
     return time.perf_counter() - started
-
-
-def _forget_peak() -> int:
-    """Let the kernel forget this process's peak; gives the bytes that are resident now."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
-
-
-def _status(key: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
 
 
 # ── the measurement ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -217,24 +216,80 @@ def _median(found: list[HandOff]) -> HandOff:
     return HandOff(*(statistics.median(column) for column in columns))  # type: ignore[arg-type]
 
 
-def main() -> None:
-    """Measure and print; the last line is the ratio of the pairs' seconds."""
-    whole = 4 * spec_of(paper_tensors()).num_values / 1e6
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--megabytes", type=float, default=whole, help="at most, and by default, the whole state")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="mammofed-exchange-") as name:
-        inputs = make_inputs(Path(name), arguments.megabytes)
-        found = measure(inputs, arguments.pairs)
-        started = time.perf_counter()
-        release(inputs.plan, inputs.state, inputs.update_path, METRICS)
-        print(f"not in it: the site's own gate (release: finite, names, SHA-256) {time.perf_counter() - started:.2f} s")
+def measure_sites(folder: Path, megabytes: float, counts: list[int]) -> None:
+    """One FedAvg round for each number of sites."""
+    for count in counts:
+        one = play_round(_round_inputs(folder, megabytes, count), folder)
+        times = max(one.taking_in_peak, one.folding_peak) / one.bytes_up
+        print(f"FedAvg over {count:2d} sites  {_round_line(one)}  = {times:.2f} x the payload", flush=True)
+
+
+def measure_encodings(folder: Path, megabytes: float, num_rounds: int) -> None:
+    """Rounds of one site, the encodings in turns; the ratios are to fp32 in the same turn."""
+    inputs = _round_inputs(folder, megabytes, 1)
+    found: dict[tuple[Encoding, Encoding], list[Round]] = {pair: [] for pair in ENCODINGS}
+    for _ in range(num_rounds):
+        for down, up in ENCODINGS:
+            one = play_round(dataclasses.replace(inputs, download=down, upload=up), folder)
+            found[down, up].append(one)
+            print(f"down {down}, up {up:5s}  {_round_line(one)}", flush=True)
+    plain = found["fp32", "fp32"]
+    for (down, up), rounds in found.items():
+        pairs = list(zip(rounds, plain, strict=True))
+        seconds = statistics.median(one.transfer_s / whole.transfer_s for one, whole in pairs)
+        num_bytes = (rounds[0].bytes_down + rounds[0].bytes_up) / (plain[0].bytes_down + plain[0].bytes_up)
+        print(f"down {down}, up {up:5s}: {num_bytes:.2f} x the bytes and {seconds:.2f} x the time of fp32")
+
+
+def _round_inputs(folder: Path, megabytes: float, num_sites: int) -> RoundInputs:
+    tensors = tensors_of_about(megabytes)
+    state, update = folder / "state.safetensors", folder / "update.safetensors"
+    if not update.exists():
+        write_random(state, tensors, seed=1)
+        write_random(update, tensors, seed=2)
+    sites = tuple(f"site-{number}" for number in range(1, num_sites + 1))
+    consortium = make_consortium(folder / f"consortium-{num_sites}", sites)
+    return RoundInputs(consortium, sites, spec_of(tensors), state, update)
+
+
+def _round_line(one: Round) -> str:
+    return (
+        f"{one.bytes_down / 1e6:.0f} MB down, {one.bytes_up / 1e6:.0f} MB up, {one.transfer_s:6.1f} s, "
+        f"mean {one.fold_s:5.1f} s; coordinator above idle: taking in {one.taking_in_peak / 1e6:6.1f} MB, "
+        f"folding {one.folding_peak / 1e6:6.1f} MB"
+    )
+
+
+def measure_hand_offs(folder: Path, megabytes: float, num_pairs: int) -> None:
+    """Pairs of hand-offs; the last line is the ratio of their seconds."""
+    inputs = make_inputs(folder, megabytes)
+    found = measure(inputs, num_pairs)
+    started = time.perf_counter()
+    release(inputs.plan, inputs.state, inputs.update_path, METRICS)
+    print(f"not in it: the site's own gate (release: finite, names, SHA-256) {time.perf_counter() - started:.2f} s")
     for transport in TRANSPORTS:
         print(f"median {transport}  {_line(_median(found[transport]))}")
     pairs = zip(found["ours"], found["bare"], strict=True)
     ratios = sorted(ours.seconds / bare.seconds for ours, bare in pairs)
     print(f"ratio {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f} over {len(ratios)} pairs)")
+
+
+def main() -> None:
+    """Measure what was asked for and print it."""
+    whole = 4 * spec_of(paper_tensors()).num_values / 1e6
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=5, help="how often each is measured (hand-offs and encodings)")
+    parser.add_argument("--megabytes", type=float, default=whole, help="at most, and by default, the whole state")
+    parser.add_argument("--sites", type=int, nargs="+", help="play a FedAvg round of so many sites at once")
+    parser.add_argument("--encodings", action="store_true", help="compare the encodings")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="mammofed-exchange-") as name:
+        if arguments.sites:
+            measure_sites(Path(name), arguments.megabytes, arguments.sites)
+        elif arguments.encodings:
+            measure_encodings(Path(name), arguments.megabytes, arguments.pairs)
+        else:
+            measure_hand_offs(Path(name), arguments.megabytes, arguments.pairs)
 
 
 if __name__ == "__main__":
