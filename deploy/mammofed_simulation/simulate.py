@@ -31,7 +31,7 @@ from mammofed_shared.protocol.release import check_metrics, check_tensors
 from mammofed_shared.protocol.task_spec import TaskSpec
 from mammofed_site.app import SITE_KEY
 from mammofed_site.app import app as site_app
-from mammofed_site.transfer import remove_large_files
+from mammofed_site.retention import remove_large_files
 from mammofed_site.visit import visit_folder, warm_up, worker_context
 
 logger = logging.getLogger(__name__)

@@ -29,9 +29,10 @@ from mammofed_site.policy_file import InForce, policy_in_force
 from mammofed_site.privacy import permit_privacy, protect
 from mammofed_site.released_counts import tell_once
 from mammofed_site.released_evaluations import tell_evaluation
+from mammofed_site.retention import remove_old_visits
 from mammofed_site.transfer import encode_update, whole_state
 from mammofed_site.update_norm import check_norm
-from mammofed_site.visit import Monitor, forget_result, remove_old_visits
+from mammofed_site.visit import Monitor, forget_result
 from mammofed_site.visit_count import count_visit
 from mammofed_site.withheld_numbers import withhold
 

@@ -32,7 +32,7 @@ from mammofed_site.ledger import SiteLedger
 from mammofed_site.link import Interrupted, Link, NotWanted
 from mammofed_site.progress_bar import visit_shown
 from mammofed_site.renewal import Renewal
-from mammofed_site.transfer import remove_large_files
+from mammofed_site.retention import remove_finished_run, remove_large_files
 from mammofed_site.visit import Monitor, VisitCancelled, VisitPaused, data_of, forget_result, visit_folder, warm_up
 
 logger = logging.getLogger(__name__)
@@ -105,6 +105,7 @@ class SiteClient:
         reply = self._link.poll(pb.PollRequest(state=_HELD_STATE[held], wait_s=0 if held else LONG_POLL_S))
         if reply.run_state == pb.FINISHED:
             logger.info("run %s is finished", run)
+            remove_finished_run(self._settings, run)
             return True
         if reply.run_state == pb.CANCELLED:
             raise RunCancelled(f"run {run} was cancelled by the lead")

@@ -21,7 +21,7 @@ from mammofed_shared.files import is_full
 from mammofed_shared.protocol.encoding import decode, encode, encoded_names
 from mammofed_shared.protocol.plan import Plan
 from mammofed_shared.protocol.task_spec import TaskSpec
-from mammofed_site.privacy import FILTERED, is_protected_alike
+from mammofed_site.privacy import is_protected_alike
 from mammofed_site.visit import visit_folder
 
 logger = logging.getLogger(__name__)
@@ -83,14 +83,6 @@ def _earlier_residual(settings: SiteSettings, plan: Plan) -> Path | None:
                        plan.moments_from)  # fmt: skip
         return None
     return path
-
-
-def remove_large_files(folder: Path) -> None:
-    """Remove from a visit's folder what is not needed once its update was taken in; moments and residual stay."""
-    for name in ("state.safetensors", WHOLE_STATE_FILE, "result/update.safetensors", f"result/{ENCODED_FILE}"):
-        (folder / name).unlink(missing_ok=True)
-    for filtered in (folder / "result").glob(FILTERED):
-        filtered.unlink(missing_ok=True)
 
 
 @contextmanager

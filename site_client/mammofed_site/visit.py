@@ -266,15 +266,6 @@ def _control(settings: SiteSettings, plan: Plan) -> Path | None:
     return path
 
 
-def remove_old_visits(settings: SiteSettings, plan: Plan) -> None:
-    """Remove visits of the same run that nothing will ask for again; scores of evaluations are kept."""
-    keep = {visit_folder(settings, name).name for name in (plan.task_id, plan.moments_from) if name}
-    folder = settings.folder / "visits"
-    for old in folder.glob(f"{plan.run}_r*") if plan.kind == "train" else ():
-        if old.name not in keep and old.name.endswith("_train"):
-            shutil.rmtree(old, ignore_errors=True)
-
-
 def _run_group(folder: Path, num_processes: int, monitor: Monitor) -> None:
     context = worker_context()
     processes: list[ForkServerProcess] = []

@@ -26,7 +26,6 @@ from mammofed_site.visit import (
     VisitCancelled,
     forget_result,
     make_order,
-    remove_old_visits,
     run_visit,
     visit_folder,
 )
@@ -333,19 +332,6 @@ def test_moments_that_are_gone_are_said_and_not_waited_for(
 ) -> None:
     assert _moments(settings, _plan(2, moments_from=_plan(1).task_id)) is None
     assert "starts with fresh ones" in caplog.text
-
-
-def test_old_visits_go_but_not_those_whose_moments_are_needed(settings: SiteSettings) -> None:
-    evaluation = make_plan(PayloadReference(digest="0" * 64, size=1), kind="evaluate")
-    for plan in (_plan(1), _plan(2), _plan(3), evaluation):
-        visit_folder(settings, plan.task_id).mkdir(parents=True)
-    remove_old_visits(settings, _plan(3, moments_from=_plan(2).task_id))
-    left = {path.name for path in (settings.folder / "visits").iterdir()}
-    assert left == {
-        "test_r0001_v00002_mayo_train",
-        "test_r0001_v00003_mayo_train",
-        "test_r0001_v00001_mayo_evaluate",
-    }
 
 
 def test_the_worker_is_told_neither_certificate_nor_address(settings: SiteSettings) -> None:
