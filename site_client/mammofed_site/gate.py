@@ -99,7 +99,11 @@ class Gate:
             yield Passage(self, released, None)
             return
         with released.path.open("rb", buffering=0) as file:
-            yield Passage(self, released, file.fileno())
+            passage = Passage(self, released, file.fileno())
+            try:
+                yield passage
+            finally:
+                passage.close()
 
     def _check(self, message: Any) -> None:
         self.check_fields(message)
@@ -142,13 +146,24 @@ class Passage:
         self._caller = threading.get_ident()  # grpc asks for the parts in a thread of its own
         self._next: int | None = None
         """Of the file's bytes, the next that may leave; None before the header."""
+        self._lock = threading.Lock()
+        self._is_closed = False
+
+    def close(self) -> None:
+        """The call has ended; grpc's thread may still ask for a part that will go nowhere."""
+        with self._lock:
+            self._is_closed = True
 
     def serialize(self, part: Any) -> bytes:
-        """The bytes of the next part of the upload, for grpc.
+        """The bytes of the next part of the upload, for grpc; none once the call has ended.
 
         Raises:
             HeldBack: it is not the header of what was released, or not the next bytes of its file.
         """
+        with self._lock:
+            return b"" if self._is_closed else self._serialized(part)
+
+    def _serialized(self, part: Any) -> bytes:
         try:
             if part.WhichOneof("part") == "data":
                 return self._chunk(part)

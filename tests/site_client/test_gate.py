@@ -253,3 +253,18 @@ def test_a_link_says_what_was_held_back_and_the_coordinator_hears_nothing(tmp_pa
         assert server.mailbox.outcome(plan.task_id) is None
         assert link.submit(right, tmp_path / "update") is None
         link.close()
+
+
+def test_of_an_upload_that_has_ended_nothing_leaves_and_nothing_is_held_against_it(
+    tmp_path: Path, update: Update
+) -> None:
+    """grpc's thread may ask for one more part of a call that was cut, when the file is closed already."""
+    gate = Gate("mayo", Audit(tmp_path))
+    gate.open_for(update, tmp_path / "update")
+    with gate.passage() as passage:
+        passage.serialize(_header(update))
+    part = pb.SubmitPart(data=(tmp_path / "update").read_bytes()[:8])
+
+    assert passage.serialize(part) == b""
+    gate.raise_if_held()
+    assert not (tmp_path / "audit.jsonl").exists()
