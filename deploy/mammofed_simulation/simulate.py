@@ -19,9 +19,9 @@ from mammofed_server.ledger import RunLedger
 from mammofed_server.run_state import RunState
 from mammofed_server.serve import finish_tracker, only_coordinator, open_or_begin, start_tracker
 from mammofed_server.spool import SENT_FILE, WHOLE_FILE
+from mammofed_shared.config.brought_models import with_located_models
 from mammofed_shared.config.run import RunSettings
 from mammofed_shared.config.site import SiteSettings
-from mammofed_shared.config.text_encoder import locate_text_encoder
 from mammofed_shared.errors import ConfigurationError, PayloadError, Refused
 from mammofed_shared.protocol.encoding import decode, expected_tensors
 from mammofed_shared.protocol.flower import base_of, plan_message, plan_of, refusal_reply, update_of, update_reply
@@ -53,8 +53,7 @@ def simulated(run: RunSettings, sites: Sequence[SiteSettings], folder: Path) -> 
             dataset.model_copy(update={"prepared": site.prepared_folder(dataset)}) for dataset in site.datasets
         )
         changes = {"datasets": datasets, "folder": folder / "sites" / site.site}
-        text_encoder = locate_text_encoder(site.text_encoder)
-        moved_sites.append(site.model_copy(update={**changes, "text_encoder": text_encoder}))
+        moved_sites.append(with_located_models(site).model_copy(update=changes))
     return moved_run, moved_sites
 
 

@@ -215,7 +215,8 @@ def export(
     settings = load(config, RunSettings, overrides or [])
     run = RunState.open(settings.server.folder)
     checkpoint = run.checkpoint_folder(run.last_turn() if turn is None else turn)
-    export_checkpoint(checkpoint, locate_text_encoder(settings.text_encoder), output)
+    text_encoder = locate_text_encoder(settings.text_encoder) if settings.text_encoder is not None else None
+    export_checkpoint(checkpoint, text_encoder, output)
     typer.echo(f"exported to {output}")
 
 

@@ -80,6 +80,7 @@ def _begun(run: RunState, number: int) -> dict[str, Any]:
         "strategy": record.settings.schedule.in_words,
         "task": digest_of(record.spec.model_dump(mode="json")),
         "text_encoder": record.text_encoder,
+        "encoder": record.encoder,
         "code": manifest.code,
         "state": manifest.state.digest,
         "files": _seals(run, "run.json", *_checkpoint_files(run, 0)),

@@ -6,11 +6,13 @@
 <output>/manifest.json, README.md
 <output>/provenance/       the run's ledger and its certificates; README.md names the contributors
 
-Of a run of the task ``text`` there are no image encoder and no projections, but
+The whole folder is what a later run names as its ``encoder``. Of a run of the task ``text`` there are no image encoder
+and no projections, but
 
 <output>/heads.safetensors   masked_head.…, pair_head.…
 
-and its text_encoder/ is what a later run names as its ``text_encoder``.
+and its text_encoder/ is what a later run names as its ``text_encoder``. Of a run that stands on a frozen model there is
+heads.safetensors alone, with all that it trained.
 """
 
 import json
@@ -36,12 +38,12 @@ INTENSITY_MEAN, INTENSITY_STD = 0.3089279, 0.25053555408335154
 _IMAGE, _TEXT, _HEAD = "image_encoder.model.", "text_encoder.model.", "masked_head."
 
 
-def export_checkpoint(checkpoint: Path, text_encoder: Path, output: Path) -> None:
+def export_checkpoint(checkpoint: Path, text_encoder: Path | None, output: Path) -> None:
     """Write the export folder whole or not at all.
 
     Args:
         checkpoint: folder of a checkpoint; verified before anything is written.
-        text_encoder: the folder that the run used; its configuration and tokenizer are copied.
+        text_encoder: the folder that the run used, if it trained one; its configuration and tokenizer are copied.
         output: must not exist.
 
     Raises:
@@ -51,7 +53,7 @@ def export_checkpoint(checkpoint: Path, text_encoder: Path, output: Path) -> Non
     if output.exists():
         raise StateError(f"{output} exists; give --output a new folder")
     manifest, payload = read_checkpoint(checkpoint)
-    found = folder_digest(text_encoder)
+    found = folder_digest(text_encoder) if text_encoder is not None else None
     if found != manifest.text_encoder:
         raise CheckpointError(f"{text_encoder}: expected digest {manifest.text_encoder}, found {found}")
     temporary = output.with_name(f".{output.name}.writing")
@@ -59,17 +61,21 @@ def export_checkpoint(checkpoint: Path, text_encoder: Path, output: Path) -> Non
     task = manifest.settings.task
     with payload:
         rest = {name: payload[name] for name in payload if not name.startswith((_IMAGE, _TEXT, CONTROL))}
-        _copy_configuration(text_encoder, temporary / "text_encoder")
         weights = temporary / "text_encoder" / "model.safetensors"
+        if text_encoder is not None:
+            _copy_configuration(text_encoder, weights.parent)
         if isinstance(task, PretrainSettings):
             _write_image_encoder(temporary / "image_encoder", payload, manifest, task)
             _save(weights, _without_prefix(payload, _TEXT))
             _save(temporary / "projections.safetensors", rest)
             readme = _pretrain_readme(manifest, task)
-        else:
+        elif text_encoder is not None:
             _save(weights, _adapted_weights(payload, text_encoder))
             _save(temporary / "heads.safetensors", rest)
             readme = _text_readme(manifest)
+        else:
+            _save(temporary / "heads.safetensors", rest)
+            readme = _heads_readme(manifest)
     shutil.copyfile(checkpoint / MANIFEST_FILE, temporary / MANIFEST_FILE)
     run_folder = checkpoint.parent.parent
     copy_provenance(run_folder, temporary)
@@ -139,6 +145,19 @@ YAML as `text_encoder`. A derived work of hospital data: not for clinical use.
 """
 
 
+def _heads_readme(manifest: Manifest) -> str:
+    return f"""# {manifest.run}: heads of the task {manifest.settings.task.name} after turn {manifest.turn}
+
+State {manifest.state.digest}, made by {manifest.code}. How it came to be: manifest.json.
+
+    from safetensors.torch import load_file
+    heads = load_file("heads.safetensors")
+
+They belong to the frozen model of digest {manifest.encoder} and to no other. A derived work of hospital data: not for
+clinical use.
+"""
+
+
 def _pretrain_readme(manifest: Manifest, task: PretrainSettings) -> str:
     return f"""# {manifest.run}: checkpoint after turn {manifest.turn}
 
@@ -154,5 +173,6 @@ Images: {manifest.settings.preprocessing.height} × {manifest.settings.preproces
 chest wall left; scaled to 0..1 by the image's own minimum and maximum, then minus {INTENSITY_MEAN}, divided by
 {INTENSITY_STD}, three equal channels. Features: `{task.image_encoder.pooling}` pooling of `forward_features`
 (`avgmax`: mean, then maximum), times image_projection.weight; texts: the first token, times text_projection.weight;
-both scaled to length 1. A derived work of hospital data: not for clinical use.
+both scaled to length 1. A run of risk or explanation names a copy of this folder as its `encoder`. A derived
+work of hospital data: not for clinical use.
 """

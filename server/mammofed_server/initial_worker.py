@@ -24,7 +24,8 @@ def _make(folder: Path) -> None:
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
     settings: TaskSettings = TypeAdapter(TaskSettings).validate_python(request["task"])
     out = folder / "state.safetensors"
-    spec = initial_state(settings, text_encoder=Path(request["text_encoder"]), seed=request["seed"], out=out)
+    text_encoder = Path(request["text_encoder"]) if request["text_encoder"] is not None else None
+    spec = initial_state(settings, text_encoder=text_encoder, seed=request["seed"], out=out)
     write_whole(folder / "spec.json", spec.model_dump_json())
 
 

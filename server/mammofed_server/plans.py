@@ -23,6 +23,7 @@ class PlanMaker:
             "task": settings.task,
             "preprocessing": settings.preprocessing.digest,
             "text_encoder": run.record.text_encoder,
+            "encoder": run.record.encoder,
             "configuration": settings.digest,
             "download": settings.transfer.download,
             "upload": settings.transfer.upload,

@@ -49,7 +49,9 @@ class RunRecord(Settings):
 
     settings: RunSettings
     spec: TaskSpec
-    text_encoder: Digest
+    text_encoder: Digest | None = None
+    encoder: Digest | None = None
+    """Of the frozen model that the run stands on."""
 
 
 class EvaluationRecord(Settings):
@@ -242,6 +244,7 @@ class RunState:
             settings=self.record.settings,
             spec=self.record.spec,
             text_encoder=self.record.text_encoder,
+            encoder=self.record.encoder,
             code=code_revision(),
         )
 

@@ -82,7 +82,9 @@ class Manifest(Settings):
     """Digest of the state before this turn as sites received it, where that was encoded."""
     settings: RunSettings
     spec: TaskSpec
-    text_encoder: Digest
+    text_encoder: Digest | None = None
+    encoder: Digest | None = None
+    """Of the frozen model that the run stands on."""
     code: str
     """Version and source digest of the software that made it."""
 

@@ -50,6 +50,7 @@ class RefusalCode(Enum):
     PRIVACY_BUDGET = 22
     ABSENT = 23
     STATEMENT = 24
+    ENCODER_MISMATCH = 25
 
 
 class MammofedError(Exception):

@@ -10,9 +10,9 @@ import typer
 from rich.console import Console
 
 from mammofed_shared.commands import DefaultCommandGroup, run_command
+from mammofed_shared.config.brought_models import with_located_models
 from mammofed_shared.config.loading import load
 from mammofed_shared.config.site import SiteSettings
-from mammofed_shared.config.text_encoder import locate_text_encoder
 from mammofed_shared.errors import ConfigurationError, DataError, Refused, StateError
 from mammofed_shared.files import remove_halves
 from mammofed_shared.log import start_logging
@@ -44,7 +44,7 @@ def run_(site: Site, config: Config = None, overrides: Overrides = None) -> None
     """Take part in the run until it is over. A coordinator that is away is waited for."""
     settings = _settings(site, config, overrides)
     start_logging(settings.folder / "site-client.log")
-    settings = settings.model_copy(update={"text_encoder": locate_text_encoder(settings.text_encoder)})
+    settings = with_located_models(settings)
     identity = load_identity(settings.identity, settings.consortium, settings.site)
     if settings.policy.file is not None:
         read_policy(settings.policy.file)  # a wrong one is said here, not to the coordinator
@@ -167,7 +167,7 @@ def plan_(
 
     settings = _settings(site, config, overrides)
     start_logging(settings.folder / "plan.log", console=False)
-    settings = settings.model_copy(update={"text_encoder": locate_text_encoder(settings.text_encoder)})
+    settings = with_located_models(settings)
     with _only_client(settings.folder):
         plan_site(settings, run, Console(), as_json=as_json)
 
@@ -178,7 +178,7 @@ def policy_(site: Site, config: Config = None, overrides: Overrides = None) -> N
     from mammofed_site.policy_command import policy_lines
 
     settings = _settings(site, config, overrides)
-    settings = settings.model_copy(update={"text_encoder": locate_text_encoder(settings.text_encoder)})
+    settings = with_located_models(settings)
     for line in policy_lines(settings):
         typer.echo(line)
 

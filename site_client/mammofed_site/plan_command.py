@@ -9,10 +9,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from mammofed_shared.config.brought_models import IN_WORDS, digest_of
 from mammofed_shared.config.loading import load
 from mammofed_shared.config.run import RunSettings
 from mammofed_shared.config.site import SiteSettings
-from mammofed_shared.config.text_encoder import folder_digest
+from mammofed_shared.config.tasks import TASKS, Model
 from mammofed_shared.errors import ConfigurationError, DataError, RefusalCode, Refused, VisitFailed
 from mammofed_shared.protocol.plan import PayloadReference, Plan
 from mammofed_shared.training.probe_figures import FIGURES_FILE, ProbeFigures
@@ -74,21 +75,31 @@ def plan_of_run(settings: SiteSettings, path: Path) -> Plan:
     ]
     if not own:
         raise ConfigurationError(f"{path}: {settings.site} does not train in this run: {', '.join(run.training_sites)}")
-    # The lead's folder may not be here; then the site's own stands for it, until the plan that comes names its digest.
-    encoder = run.text_encoder if (run.text_encoder / "config.json").is_file() else settings.text_encoder
     return _as_asked(
         settings,
         max(epochs for epochs, _ in own),
         run=run.run,
         task=run.task,
         preprocessing=run.preprocessing.digest,
-        text_encoder=folder_digest(encoder),
+        **{model: _digest(model, run, settings) for model in TASKS[run.task.name].needs},
         configuration=run.digest,
         rounds_total=run.schedule.rounds,
         num_sites=min(len(phase.visits(run.sites, run.sites)) if phase.kind == "fedavg" else 1 for _, phase in own),
         proximal_mu=max(phase.proximal_mu for _, phase in own),
         control_variates=any(phase.has_controls for _, phase in own),
     )
+
+
+def _digest(model: Model, run: RunSettings, settings: SiteSettings) -> str:
+    """The lead's folder may not be here; then the site's own stands for it, until the plan that comes names its
+    digest."""
+    lead, own = getattr(run, model), getattr(settings, model)
+    folder = lead if lead.is_dir() else own
+    if folder is None:
+        raise ConfigurationError(
+            f"{model}: the run needs a {IN_WORDS[model]}, and {lead} is not here: name its folder in this site's YAML"
+        )
+    return digest_of(model, folder)
 
 
 def last_plan(settings: SiteSettings) -> Plan:
@@ -105,8 +116,8 @@ def last_plan(settings: SiteSettings) -> Plan:
     plan = orders[0].plan
     trained = [order.plan.epochs for order in orders if order.plan.kind == "train" and order.plan.run == plan.run]
     epochs = trained[0] if trained else 1
-    kept = {"run", "task", "preprocessing", "text_encoder", "configuration", "rounds_total", "num_sites"}
-    kept |= {"proximal_mu", "control_variates"}
+    kept = {"run", "task", "preprocessing", "text_encoder", "encoder", "configuration"}
+    kept |= {"rounds_total", "num_sites", "proximal_mu", "control_variates"}
     return _as_asked(settings, epochs, **{name: getattr(plan, name) for name in kept})
 
 

@@ -3,9 +3,11 @@
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from mammofed_shared.config.brought_models import IN_WORDS, MISMATCH, digest_of
+from mammofed_shared.config.features import ReadsFeatures
+from mammofed_shared.config.frozen_encoder import read_encoder
 from mammofed_shared.config.policy import PolicySettings
 from mammofed_shared.config.site import SiteSettings
-from mammofed_shared.config.text_encoder import folder_digest
 from mammofed_shared.data.prepared import read_preprocessing
 from mammofed_shared.errors import ConfigurationError, DataError, RefusalCode, Refused
 from mammofed_shared.protocol.payload import Payload
@@ -21,12 +23,14 @@ def permit(plan: Plan, settings: SiteSettings) -> None:
 
     Raises:
         Refused: POLICY (another site's plan, or a rule of the policy), NO_DATA (a data set is not prepared),
-            PREPROCESSING_MISMATCH, TEXT_ENCODER_MISMATCH; the message, which stays here, says what to do.
+            PREPROCESSING_MISMATCH, TEXT_ENCODER_MISMATCH, ENCODER_MISMATCH, SETTINGS (the frozen model gives vectors of
+            another length than the task reads); the message, which stays here, says what to do.
     """
     if plan.site != settings.site:
         raise Refused(RefusalCode.POLICY, f"the plan is for site {plan.site}, this is {settings.site}")
     check_rules(plan, settings)
     _check_data(plan, settings)
+    _check_models(plan, settings)
 
 
 def check_rules(plan: Plan, settings: SiteSettings) -> None:
@@ -91,13 +95,31 @@ def _check_data(plan: Plan, settings: SiteSettings) -> None:
                 f"data set {dataset.name} was prepared with other settings than the run asks for: make `preprocessing` "
                 "in the site's YAML equal to the run's and run `site-client preprocess` again",
             )
-    try:
-        found = folder_digest(settings.text_encoder)
-    except ConfigurationError as error:
-        raise Refused(RefusalCode.TEXT_ENCODER_MISMATCH, str(error)) from error
-    if found != plan.text_encoder:
-        raise Refused(
-            RefusalCode.TEXT_ENCODER_MISMATCH,
-            f"the run asks for a text encoder with SHA-256 {plan.text_encoder}, the folder here has {found}: "
-            "ask the lead for the same files",
-        )
+
+
+def _check_models(plan: Plan, settings: SiteSettings) -> None:
+    for model, code in MISMATCH.items():
+        asked, folder = getattr(plan, model), getattr(settings, model)
+        if asked is None:
+            continue
+        if folder is None:
+            raise Refused(code, f"the run needs a {IN_WORDS[model]}: name its folder in `{model}` of this site's YAML")
+        try:
+            found = digest_of(model, folder)
+        except ConfigurationError as error:
+            raise Refused(code, str(error)) from error
+        if found != asked:
+            raise Refused(
+                code,
+                f"the run asks for a {IN_WORDS[model]} with SHA-256 {asked}, the folder here has {found}: "
+                "ask the lead for the same files",
+            )
+    task = plan.task
+    if isinstance(task, ReadsFeatures) and settings.encoder is not None:
+        width = read_encoder(settings.encoder).width_of(task.features)
+        if width != task.encoder_features:
+            raise Refused(
+                RefusalCode.SETTINGS,
+                f"task.encoder_features of the run is {task.encoder_features}, the frozen model gives vectors of "
+                f"{width}: ask the lead to correct the run",
+            )

@@ -96,8 +96,7 @@ def left_out(images: Sequence[Prepared], facts: ExamFacts, choice: ChoiceSetting
 
 def kind_of(images: Sequence[Prepared], facts: ExamFacts) -> str | None:
     """Screening or diagnostic: as the hospital's tables say, or else as all its images say that say anything."""
-    said = {item.kind for item in images} - {""}
-    return facts.kind or (said.pop() if len(said) == 1 else None)
+    return facts.kind or _agreed(item.kind or None for item in images)
 
 
 def image_row(accepted: Accepted) -> Row:
@@ -141,6 +140,7 @@ def exam_row(
         "day": min(days) - first.first_day if days and first.first_day is not None else None,
         "kind": kind_of([image.item for image in images], facts),
         "cohort": cohort,
+        "age_band": _agreed(image.item.age_band for image in images),
         "labels": json.dumps({name: int(value) for name, value in sorted(facts.labels.items())}),
         "attributes": None if facts.attributes is None else json.dumps([dict(item) for item in facts.attributes]),
     }
@@ -158,6 +158,12 @@ def split_of(patient: str, split: SplitSettings, names: Pseudonyms) -> Split:
     if share < split.train:
         return Split.TRAIN
     return Split.VALIDATION if share < split.train + split.validation else Split.TEST
+
+
+def _agreed(values: Iterable[str | None]) -> str | None:
+    """What all say that say anything."""
+    said = {value for value in values if value is not None}
+    return said.pop() if len(said) == 1 else None
 
 
 def _text(

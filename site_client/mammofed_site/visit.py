@@ -56,7 +56,9 @@ class VisitOrder(Settings):
     plan: Plan
     datasets: tuple[tuple[str, Path], ...]
     """Name and prepared folder of each data set."""
-    text_encoder: Path
+    text_encoder: Path | None
+    encoder: Path | None = None
+    """Folder of the frozen model, where the task stands on one."""
     worker: WorkerSettings
     least_cell: int
     data: Digest
@@ -160,6 +162,7 @@ def make_order(settings: SiteSettings, plan: Plan, state: Path | None, *, is_pro
         plan=plan,
         datasets=tuple((dataset.name, settings.prepared_folder(dataset)) for dataset in settings.datasets),
         text_encoder=settings.text_encoder,
+        encoder=settings.encoder,
         worker=settings.worker.model_copy(update={"micro_batch": known_micro_batch(settings, plan)}),
         least_cell=settings.policy.least_cell,
         data=data_digest(settings),

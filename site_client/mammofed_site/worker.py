@@ -93,6 +93,7 @@ def site_data(order: VisitOrder) -> SiteData:
         exams=read_exams(order.datasets, order.plan.preprocessing),
         datasets=tuple(name for name, _ in order.datasets),
         text_encoder=order.text_encoder,
+        encoder=order.encoder,
         least_cell=order.least_cell,
         prepared=tuple(path for _, path in order.datasets),
         caches=order.caches,

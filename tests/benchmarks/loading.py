@@ -79,7 +79,7 @@ def _written(folder: Path, exam: PhantomExam) -> tuple[Image, ...]:
         path = folder / f"{laterality}{view}.png"
         left = pixels if laterality == "L" else pixels[:, ::-1]
         cv2.imwrite(str(path), np.round(left * 255).astype(np.uint8))
-        images.append(Image(path.stem, laterality, view, path))
+        images.append(Image(path.stem, laterality, view, path, "other", ""))
     return tuple(images)
 
 

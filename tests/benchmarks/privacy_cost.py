@@ -85,7 +85,7 @@ def exams_of(num_train: int, num_test: int, folder: Path | None) -> list[Exam]:
             path = folder / f"{number}-{laterality}{view}.png"  # type: ignore[operator]
             left = pixels if laterality == "L" else pixels[:, ::-1]
             cv2.imwrite(str(path), np.round(np.ascontiguousarray(left) * 255).astype(np.uint8))
-            images.append(Image(f"{number}", Laterality(laterality), View(view), path))
+            images.append(Image(f"{number}", Laterality(laterality), View(view), path, "other", ""))
         exams.append(
             Exam(
                 exam=f"e{number}",

@@ -1,5 +1,6 @@
 """The first state of a run: from files that the lead brings, with a clear word where they cannot serve."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,19 @@ import torch
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
+from frozen_encoders import write_frozen_encoder
 from mammofed_server import initial_worker
+from mammofed_server.entries import entry_of
 from mammofed_server.initial import begin_run
+from mammofed_server.plans import PlanMaker
 from mammofed_server.run_state import RunState
+from mammofed_shared.config.features import FeatureKind, PooledFeatures
+from mammofed_shared.config.frozen_encoder import encoder_digest
+from mammofed_shared.config.preprocessing import PreprocessingSettings
+from mammofed_shared.config.tasks import TASKS
+from mammofed_shared.config.text_adaptation import TextSettings
 from mammofed_shared.config.text_encoder import folder_digest
+from mammofed_shared.errors import ConfigurationError
 from mammofed_shared.protocol.payload import Payload
 from mammofed_shared.protocol.task_spec import CONTROL
 from prepared import TEXT_ENCODER
@@ -96,3 +106,55 @@ def test_a_run_of_scaffold_begins_with_control_variates_of_nothing(tmp_path: Pat
             assert state[CONTROL + name].shape == state[name].shape and not state[CONTROL + name].any()
     run.verify_last()
     assert not list((folder / "initial").glob("*.safetensors")), "the checkpoint holds the only file"
+
+
+TEXT_TASK = {"name": "text", "text_encoder": {"weights": "none"}}
+
+
+@pytest.fixture
+def _on_a_frozen_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task that stands on one: the text adaptation serves."""
+    both: frozenset[str] = frozenset({"text_encoder", "encoder"})
+    monkeypatch.setitem(TASKS, "text", replace(TASKS["text"], needs=both))  # type: ignore[index, arg-type]
+
+
+@pytest.mark.usefixtures("_on_a_frozen_model")
+def test_a_run_keeps_the_digest_of_its_frozen_model_and_asks_each_site_for_it(tmp_path: Path) -> None:
+    encoder = write_frozen_encoder(tmp_path / "encoder")
+    settings = small_run_settings(tmp_path / "run", task=TEXT_TASK, encoder=str(encoder))
+
+    run = begin_run(settings, make_here)
+
+    assert run.record.encoder == run.manifest(0).encoder == encoder_digest(encoder)
+    assert RunState.open(run.folder, settings).record == run.record
+    plan = PlanMaker(run, run.schedule()).query("mayo")
+    assert (plan.encoder, plan.text_encoder) == (run.record.encoder, folder_digest(TEXT_ENCODER))
+    assert entry_of(run, ("begun", 0))["encoder"] == run.record.encoder
+
+
+@pytest.mark.usefixtures("_on_a_frozen_model")
+def test_a_frozen_model_of_other_images_is_refused_before_the_run_begins(tmp_path: Path) -> None:
+    other = PreprocessingSettings(height=64, width=40, window="voi")
+    encoder = write_frozen_encoder(tmp_path / "encoder", preprocessing=other.model_dump())
+    settings = small_run_settings(tmp_path / "run", task=TEXT_TASK, encoder=str(encoder))
+
+    with pytest.raises(ConfigurationError, match=r"preprocessing: the model in .* was trained on images of other"):
+        begin_run(settings, make_here)
+    assert not RunState.exists(tmp_path / "run")
+
+
+@pytest.mark.usefixtures("_on_a_frozen_model")
+def test_a_run_that_expects_other_vectors_than_its_model_gives_is_refused_before_it_begins(tmp_path: Path) -> None:
+    encoder = write_frozen_encoder(tmp_path / "encoder")
+    settings = small_run_settings(tmp_path / "run", task=TEXT_TASK, encoder=str(encoder))
+    reading = settings.model_copy(update={"task": ReadingSettings(text_encoder=settings.task.text_encoder)})
+
+    with pytest.raises(ConfigurationError, match=r"task\.encoder_features: the run says 2048, .* of 160"):
+        begin_run(reading, make_here)
+
+
+class ReadingSettings(TextSettings):
+    """Of a task that reads features of a frozen model."""
+
+    encoder_features: int = 2048
+    features: FeatureKind = PooledFeatures()

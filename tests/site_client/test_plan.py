@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ from rich.console import Console
 import fake_workers
 from bare_site import bare_site
 from federation import make_plan
+from frozen_encoders import write_frozen_encoder
+from mammofed_shared.config.frozen_encoder import encoder_digest
 from mammofed_shared.config.run import RunSettings
 from mammofed_shared.config.site import SiteSettings, WorkerSettings
+from mammofed_shared.config.tasks import TASKS
 from mammofed_shared.config.text_encoder import folder_digest
 from mammofed_shared.errors import ConfigurationError, DataError
 from mammofed_shared.protocol.payload import reference_of
@@ -109,6 +113,26 @@ def _visit_of(settings: SiteSettings, run: Path, state: Path) -> tuple[Plan, Pat
     initial_state(values.task, text_encoder=TEXT_ENCODER, seed=1, out=state)
     probed = plan_of_run(settings, run)
     return probed.model_copy(update={"task_id": "test/r0001/v00001/mayo/train", "state": reference_of(state)}), state
+
+
+def test_a_run_on_a_frozen_model_is_planned_with_the_leads_folder_or_the_sites_own(
+    bare: SiteSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leads, own = (write_frozen_encoder(tmp_path / name, seed=seed) for seed, name in enumerate(("leads", "own")))
+    both: frozenset[str] = frozenset({"text_encoder", "encoder"})
+    monkeypatch.setitem(TASKS, "pretrain", replace(TASKS["pretrain"], needs=both))  # type: ignore[index, arg-type]
+    site = bare.model_copy(update={"encoder": own})
+
+    here = plan_of_run(site, _run_file(tmp_path / "here", encoder=str(leads)))
+    away = plan_of_run(site, _run_file(tmp_path / "away", encoder="/srv/of/the/lead"))
+
+    assert (here.encoder, away.encoder) == (encoder_digest(leads), encoder_digest(own))
+    assert here.encoder != away.encoder
+    with pytest.raises(ConfigurationError, match="encoder: the run needs a frozen model, and /srv/of/the/lead is not"):
+        plan_of_run(bare, tmp_path / "away" / "run.yaml")
+    visit_folder(site, away.task_id).mkdir(parents=True)
+    (visit_folder(site, away.task_id) / "visit.json").write_text(make_order(site, away, None).model_dump_json())
+    assert last_plan(site).encoder == away.encoder
 
 
 # ── which visit ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -8,8 +8,12 @@ import pytest
 
 from bare_site import bare_site
 from federation import make_plan, small_state
+from frozen_encoders import write_frozen_encoder
+from mammofed_shared.config.features import FeatureKind, MapFeatures, PooledFeatures
+from mammofed_shared.config.frozen_encoder import encoder_digest
 from mammofed_shared.config.policy import PolicySettings
 from mammofed_shared.config.preprocessing import PreprocessingSettings
+from mammofed_shared.config.pretrain import PretrainSettings
 from mammofed_shared.config.site import SiteSettings
 from mammofed_shared.config.text_encoder import folder_digest
 from mammofed_shared.errors import RefusalCode, Refused
@@ -88,6 +92,47 @@ def test_a_text_encoder_that_is_not_there_refuses_the_visit(settings: SiteSettin
     refusal = _refusal(_plan(settings), settings.model_copy(update={"text_encoder": tmp_path / "nowhere"}))
     assert refusal.code is RefusalCode.TEXT_ENCODER_MISMATCH
     assert "config.json" in str(refusal)
+
+
+# ── a frozen model ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class ReadingSettings(PretrainSettings):
+    """Of a task that reads features of a frozen model."""
+
+    encoder_features: int = 160
+    features: FeatureKind = PooledFeatures()
+
+
+def test_a_frozen_model_is_asked_for_by_its_digest(settings: SiteSettings, tmp_path: Path) -> None:
+    encoder = write_frozen_encoder(tmp_path)
+    plan = _plan(settings, encoder=encoder_digest(encoder))
+    permit(plan, settings.model_copy(update={"encoder": encoder}))
+
+    missing = _refusal(plan, settings)
+    assert missing.code is RefusalCode.ENCODER_MISMATCH
+    assert "name its folder in `encoder` of this site's YAML" in str(missing)
+    nowhere = _refusal(plan, settings.model_copy(update={"encoder": tmp_path / "nowhere"}))
+    assert nowhere.code is RefusalCode.ENCODER_MISMATCH
+    assert "fl-server export" in str(nowhere)
+    (encoder / "manifest.json").write_text((encoder / "manifest.json").read_text() + "\n")
+    other = _refusal(plan, settings.model_copy(update={"encoder": encoder}))
+    assert other.code is RefusalCode.ENCODER_MISMATCH
+    assert "frozen model with SHA-256" in str(other)
+
+
+def test_a_task_that_reads_longer_vectors_than_the_frozen_model_gives_is_refused(
+    settings: SiteSettings, tmp_path: Path
+) -> None:
+    encoder = write_frozen_encoder(tmp_path)
+    site = settings.model_copy(update={"encoder": encoder})
+    plan = _plan(settings, encoder=encoder_digest(encoder), task=ReadingSettings())
+    permit(plan, site)
+    permit(plan.model_copy(update={"task": ReadingSettings(encoder_features=80, features=MapFeatures())}), site)
+
+    refusal = _refusal(plan.model_copy(update={"task": ReadingSettings(encoder_features=2048)}), site)
+    assert refusal.code is RefusalCode.SETTINGS
+    assert "task.encoder_features of the run is 2048, the frozen model gives vectors of 160" in str(refusal)
 
 
 # ── the hospital's rules ────────────────────────────────────────────────────────────────────────────────────────

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+import pydicom
 import pytest
 from rich.console import Console
 
@@ -339,6 +340,8 @@ def test_no_name_number_or_date_reaches_an_output_or_a_log(
         "StudyInstanceUID": "1.2.88888888",
         "SOPInstanceUID": "1.2.99999999",
         "ReferringPhysicianName": "CANARYDOC^Max",
+        "PatientAge": "058Y",
+        "PatientBirthDate": "19290419",
     }
     pacs = tmp_path / "pacs"
     write_mammogram(pacs / "CANARYFILE" / "CANARYFILE1", **planted)
@@ -377,9 +380,27 @@ def test_no_name_number_or_date_reaches_an_output_or_a_log(
             b"123-4567",
             b"88888888",
             b"99999999",
+            b"058Y",
+            b"19290419",
+            b"1929-04-19",
             KEY,
         ):
             assert canary not in text
+
+
+def test_of_the_age_a_band_is_kept_where_the_images_of_an_exam_agree(tmp_path: Path) -> None:
+    write_exam(tmp_path / "pacs", "P1", PatientAge="058Y")
+    write_exam(tmp_path / "pacs", "P2", PatientAge="058Y")
+    write_exam(tmp_path / "pacs", "P3")
+    one_view = next((tmp_path / "pacs" / "P2").iterdir())
+    dataset = pydicom.dcmread(one_view)
+    dataset.PatientAge = "061Y"
+    dataset.save_as(one_view)
+
+    _, prepared = run(tmp_path)
+
+    bands = [exam.age_band for exam in read_exams([("screening", prepared)])]
+    assert sorted(bands, key=str) == ["50-59", None, None]
 
 
 def test_a_patient_keeps_the_split_whatever_else_is_there(tmp_path: Path) -> None:

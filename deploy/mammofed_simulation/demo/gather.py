@@ -29,6 +29,7 @@ def gather(
     sites = configs.run.sites
     run = RunState.open(folder.server)
     last = run.manifest(run.last_turn())
+    assert last.text_encoder is not None, "the demo pretrains"
     points = curve(run, folder.sites, sites)
     entries = _entries(
         folder, configs, comparisons, SeededRun(seed=configs.run.seed, num_steps=0, auroc=points[0].auroc)

@@ -3,14 +3,14 @@
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
 from mammofed_shared.config.base import Settings, Slug
 from mammofed_shared.config.preprocessing import PreprocessingSettings
 from mammofed_shared.config.schedule import ScheduleSettings
-from mammofed_shared.config.tasks import TaskSettings
+from mammofed_shared.config.tasks import TASKS, Model, TaskSettings
 from mammofed_shared.config.transfer import CheckpointSettings, TransferSettings
 
 
@@ -74,9 +74,12 @@ class RunSettings(Settings):
     transfer: TransferSettings = TransferSettings()
     checkpoints: CheckpointSettings = CheckpointSettings()
     task: TaskSettings
-    text_encoder: Path
+    text_encoder: Path | None = None
     """Folder with the text encoder's configuration, tokenizer and weights, as each site has it too; or a name at
-    huggingface.co such as `answerdotai/ModernBERT-base`, which is fetched once."""
+    huggingface.co such as `answerdotai/ModernBERT-base`, which is fetched once. For tasks that train one."""
+    encoder: Path | None = None
+    """Folder of the frozen Mammo-FM model, as `fl-server export` writes it and as each site has it too. For tasks that
+    stand on one."""
     server: ServerSettings
     tracking: TrackingSettings = TrackingSettings()
 
@@ -89,6 +92,16 @@ class RunSettings(Settings):
                 raise ValueError(f"evaluation.sites names {name!r}, which is not one of sites: {', '.join(self.sites)}")
         self.schedule.check_sites(self.sites)
         self._check_rounds()
+        return self
+
+    @model_validator(mode="after")
+    def _models_are_those_of_the_task(self) -> "RunSettings":
+        for model in get_args(Model):
+            is_needed, is_named = model in TASKS[self.task.name].needs, getattr(self, model) is not None
+            if is_needed and not is_named:
+                raise ValueError(f"{model}: missing; the task {self.task.name!r} needs its folder")
+            if is_named and not is_needed:
+                raise ValueError(f"{model}: the task {self.task.name!r} uses none; leave it out")
         return self
 
     def _check_rounds(self) -> None:
@@ -112,8 +125,8 @@ class RunSettings(Settings):
     @property
     def digest(self) -> str:
         """SHA-256 of all that decides the weights: a hospital's policy can name a run by it."""
-        # The text encoder's own digest is in each plan.
-        decisive = self.model_dump_json(exclude={"server", "tracking", "checkpoints", "text_encoder"})
+        # The models' own digests are in each plan.
+        decisive = self.model_dump_json(exclude={"server", "tracking", "checkpoints", *get_args(Model)})
         return hashlib.sha256(decisive.encode()).hexdigest()
 
     @property

@@ -127,9 +127,12 @@ class SiteSettings(Settings):
     datasets: tuple[DatasetSettings, ...] = Field(min_length=1)
     split: SplitSettings = SplitSettings()
     preprocessing: PreprocessingSettings = PreprocessingSettings()
-    text_encoder: Path
+    text_encoder: Path | None = None
     """Folder with the text encoder's configuration, tokenizer and weights: the run's files. Or a name at huggingface.co
-    such as `answerdotai/ModernBERT-base`, which is fetched once."""
+    such as `answerdotai/ModernBERT-base`, which is fetched once. For runs whose task trains one."""
+    encoder: Path | None = None
+    """Folder of the frozen Mammo-FM model, as `fl-server export` writes it: the run's files. For runs whose task stands
+    on one."""
     worker: WorkerSettings = WorkerSettings()
     policy: PolicySettings = PolicySettings()
     """This hospital's rules, or the path of a YAML file with them (docs/operate/policy.md)."""

@@ -5,7 +5,7 @@ The mathematics of a task is in ``training/``; coordinator, link and egress only
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -15,6 +15,9 @@ from mammofed_shared.config.text_adaptation import TextSettings
 
 TaskSettings: TypeAlias = Annotated[PretrainSettings | TextSettings, Field(discriminator="name")]
 """Union of all task settings, told apart by ``name``."""
+
+Model = Literal["text_encoder", "encoder"]
+"""What a run and its sites name by a key of their YAML and bring as files: a text encoder, a frozen model."""
 
 RECALLS = (1, 5, 10)
 """Ranks up to which image–text retrieval counts a hit."""
@@ -27,12 +30,14 @@ Of data sets beyond the last, nothing is told apart."""
 class TaskDeclaration:
     """One task as seen without torch.
 
-    ``weight_key`` is the metric by which FedAvg weighs updates. A metric's name is allowed exactly as it stands here,
-    after its first word with these placeholders between slashes: ``*`` a finding of the plan's task, ``d#`` one of
-    ``DATASETS``, ``#`` the upper edge of a histogram's bin (``protocol/histogram.py``).
+    ``needs`` are the models that each site brings. ``weight_key`` is the metric by which FedAvg weighs updates. A
+    metric's name is allowed exactly as it stands here, after its first word with these placeholders between slashes:
+    ``*`` a finding of the plan's task, ``d#`` one of ``DATASETS``, ``#`` the upper edge of a histogram's bin
+    (``protocol/histogram.py``).
     """
 
     settings: type[Settings]
+    needs: frozenset[Model]
     weight_key: str
     train_metrics: frozenset[str]
     evaluate_metrics: frozenset[str]
@@ -83,6 +88,7 @@ COUNTS = frozenset({*_COUNTED, "histogram_positive", "histogram_negative", "num_
 TASKS: Mapping[str, TaskDeclaration] = {
     "pretrain": TaskDeclaration(
         settings=PretrainSettings,
+        needs=frozenset({"text_encoder"}),
         weight_key="num_exams",
         train_metrics=frozenset(
             {
@@ -109,6 +115,7 @@ TASKS: Mapping[str, TaskDeclaration] = {
     ),
     "text": TaskDeclaration(
         settings=TextSettings,
+        needs=frozenset({"text_encoder"}),
         weight_key="num_exams",
         train_metrics=_TRAINING
         | {"mlm_loss", "pair_loss"}

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from mammofed_shared.dicom.deidentify import VENDORS
 from mammofed_shared.dicom.reasons import Kind, Reason
 from mammofed_shared.errors import DataError
-from mammofed_shared.exam import Laterality, Split, View
+from mammofed_shared.exam import AGE_BANDS, Laterality, Split, View
 from mammofed_shared.report.scrub import KINDS
 
 
@@ -104,6 +104,7 @@ EXAMS = (
         is_list=True,
     ),
     Column("density", _TEXT, "breast composition A to D", nullable=True, words=_one_of("ABCD")),
+    Column("age_band", _TEXT, "age at the exam in years, by tens", nullable=True, words=_one_of(AGE_BANDS)),
     Column(
         "years_to_cancer",
         pa.int16(),

@@ -10,6 +10,7 @@ Written by ``site-client preprocess``, described for users in docs/data.md.
 """
 
 import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -26,10 +27,11 @@ from mammofed_shared.report.templates import structured_findings
 
 Row = dict[str, Any]
 
-_IMAGE_COLUMNS = ("image", "exam", "laterality", "view", "path", "flagged")
+_IMAGE_COLUMNS = ("image", "exam", "laterality", "view", "path", "flagged", "vendor", "png_sha256")
 _EXAM_COLUMNS = (
     *("exam", "patient", "split", "findings", "impression", "text_origin"),
     *("density", "birads", "labels", "attributes"),
+    *("age_band", "years_to_cancer", "years_followed", "teacher"),
 )
 
 
@@ -77,7 +79,14 @@ def _images(prepared: Path, rows: list[Row], split: Split) -> tuple[Image, ...]:
     """The images of an exam by name. Outside training none whose pixels another patient has too: it may train on
     them."""
     return tuple(
-        Image(row["image"], Laterality(row["laterality"]), View(row["view"]), prepared / row["path"])
+        Image(
+            image=row["image"],
+            laterality=Laterality(row["laterality"]),
+            view=View(row["view"]),
+            path=prepared / row["path"],
+            vendor=sys.intern(row["vendor"]),
+            png_sha256=row["png_sha256"],
+        )
         for row in sorted(rows, key=lambda row: str(row["image"]))
         if split is Split.TRAIN or Reason.SHARED_PIXELS not in row["flagged"].split(";")
     )
@@ -96,6 +105,10 @@ def _exam(dataset: str, row: Row, images: tuple[Image, ...]) -> Exam:
         density=row["density"],
         birads=row["birads"],
         attributes=_attributes(row["attributes"]) if row["text_origin"] == "attributes" else None,
+        years_to_cancer=row["years_to_cancer"],
+        years_followed=row["years_followed"],
+        teacher=None if row["teacher"] is None else tuple(row["teacher"]),
+        age_band=row["age_band"],
     )
 
 

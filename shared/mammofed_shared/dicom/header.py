@@ -48,6 +48,8 @@ class Header:
     accession: str
     patient: str
     study_date: str
+    birth_date: str
+    age: str
     modality: str
     intent: str
     manufacturer: str
@@ -224,6 +226,8 @@ _FIELDS: dict[str, tuple[str, Callable[[Dataset, str], Any]]] = {
     "accession": ("AccessionNumber", _text),
     "patient": ("PatientID", _text),
     "study_date": ("StudyDate", _text),
+    "birth_date": ("PatientBirthDate", _text),
+    "age": ("PatientAge", _text),
     "modality": ("Modality", _word),
     "intent": ("PresentationIntentType", _word),
     "manufacturer": ("Manufacturer", _text),

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mammofed_shared.config.import_profile import ImportProfile
 from mammofed_shared.config.preprocessing import PreprocessingSettings
+from mammofed_shared.dicom.age import age_band_of
 from mammofed_shared.dicom.breast import Breast, find_breast
 from mammofed_shared.dicom.choose import kind_of, refuse_nameless, refuse_other_objects
 from mammofed_shared.dicom.deidentify import known_words, vendor_of
@@ -36,7 +37,7 @@ from mammofed_shared.errors import UnreadableImage
 from mammofed_shared.exam import Laterality
 from mammofed_shared.pseudonyms import Pseudonyms
 
-RECIPE_VERSION = 2
+RECIPE_VERSION = 3
 """Raise it with every change here that gives other images or rows: prepared files are then made anew."""
 
 _LOSSY = "01"
@@ -60,8 +61,9 @@ class Prepared:
 
     What stands in images.parquet too is described there (``data/columns.py``). The rest stays in the intake's journal:
     ``accession`` is a pseudonym, empty where the header has none; ``shifted_day`` counts from a secret zero of the
-    patient's own; ``kind`` is screening, diagnostic or empty; ``known`` holds keyed hashes of the words of names and
-    numbers in the header, by which they are found in a report.
+    patient's own; ``age_band`` is one of ``exam.AGE_BANDS`` or None, and the exam's where its images agree; ``kind`` is
+    screening, diagnostic or empty; ``known`` holds keyed hashes of the words of names and numbers in the header, by
+    which they are found in a report.
     """
 
     image: str
@@ -69,6 +71,7 @@ class Prepared:
     accession: str
     patient: str
     shifted_day: int | None
+    age_band: str | None
     kind: str
     laterality: str
     laterality_from: str
@@ -196,6 +199,7 @@ def _prepare(recipe: Recipe, file: BinaryIO) -> Prepared:
         accession=names.of("accession", header.accession) if header.accession else "",
         patient=patient,
         shifted_day=names.shifted_day(patient, header.study_date),
+        age_band=age_band_of(header),
         kind=kind_of(header),
         laterality=position.laterality.value,
         laterality_from=grey.said_by[0],

@@ -151,7 +151,7 @@ class Payload(_message.Message):
     def __init__(self, digest: _Optional[str] = ..., size: _Optional[int] = ...) -> None: ...
 
 class Plan(_message.Message):
-    __slots__ = ("task_id", "run", "round", "visit", "site", "kind", "epochs", "epochs_before", "epochs_total", "seed", "moments_from", "task_settings", "preprocessing", "text_encoder", "state", "configuration", "rounds_total", "num_sites", "proximal_mu", "control_variates", "download", "upload", "ledger_head")
+    __slots__ = ("task_id", "run", "round", "visit", "site", "kind", "epochs", "epochs_before", "epochs_total", "seed", "moments_from", "task_settings", "preprocessing", "text_encoder", "state", "configuration", "rounds_total", "num_sites", "proximal_mu", "control_variates", "download", "upload", "ledger_head", "encoder")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
@@ -175,6 +175,7 @@ class Plan(_message.Message):
     DOWNLOAD_FIELD_NUMBER: _ClassVar[int]
     UPLOAD_FIELD_NUMBER: _ClassVar[int]
     LEDGER_HEAD_FIELD_NUMBER: _ClassVar[int]
+    ENCODER_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     run: str
     round: int
@@ -198,7 +199,8 @@ class Plan(_message.Message):
     download: Encoding
     upload: Encoding
     ledger_head: str
-    def __init__(self, task_id: _Optional[str] = ..., run: _Optional[str] = ..., round: _Optional[int] = ..., visit: _Optional[int] = ..., site: _Optional[str] = ..., kind: _Optional[_Union[Kind, str]] = ..., epochs: _Optional[int] = ..., epochs_before: _Optional[int] = ..., epochs_total: _Optional[int] = ..., seed: _Optional[int] = ..., moments_from: _Optional[str] = ..., task_settings: _Optional[str] = ..., preprocessing: _Optional[str] = ..., text_encoder: _Optional[str] = ..., state: _Optional[_Union[Payload, _Mapping]] = ..., configuration: _Optional[str] = ..., rounds_total: _Optional[int] = ..., num_sites: _Optional[int] = ..., proximal_mu: _Optional[float] = ..., control_variates: _Optional[bool] = ..., download: _Optional[_Union[Encoding, str]] = ..., upload: _Optional[_Union[Encoding, str]] = ..., ledger_head: _Optional[str] = ...) -> None: ...
+    encoder: str
+    def __init__(self, task_id: _Optional[str] = ..., run: _Optional[str] = ..., round: _Optional[int] = ..., visit: _Optional[int] = ..., site: _Optional[str] = ..., kind: _Optional[_Union[Kind, str]] = ..., epochs: _Optional[int] = ..., epochs_before: _Optional[int] = ..., epochs_total: _Optional[int] = ..., seed: _Optional[int] = ..., moments_from: _Optional[str] = ..., task_settings: _Optional[str] = ..., preprocessing: _Optional[str] = ..., text_encoder: _Optional[str] = ..., state: _Optional[_Union[Payload, _Mapping]] = ..., configuration: _Optional[str] = ..., rounds_total: _Optional[int] = ..., num_sites: _Optional[int] = ..., proximal_mu: _Optional[float] = ..., control_variates: _Optional[bool] = ..., download: _Optional[_Union[Encoding, str]] = ..., upload: _Optional[_Union[Encoding, str]] = ..., ledger_head: _Optional[str] = ..., encoder: _Optional[str] = ...) -> None: ...
 
 class FetchRequest(_message.Message):
     __slots__ = ("task_id", "offset")

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from mammofed_shared.config.base import Digest, Settings, Slug
-from mammofed_shared.config.tasks import TaskSettings
+from mammofed_shared.config.tasks import TASKS, TaskSettings
 from mammofed_shared.protocol.statement import Countersigned, Filter
 
 TASK_ID = r"^[a-z0-9-]{1,32}/r[0-9]{4,6}/v[0-9]{5,8}/[a-z0-9-]{1,32}/(train|evaluate|query)$"
@@ -44,7 +44,9 @@ class Plan(Settings):
     moments_from: str | None = None
     task: TaskSettings
     preprocessing: Digest
-    text_encoder: Digest
+    text_encoder: Digest | None = None
+    encoder: Digest | None = None
+    """Of the frozen model, where the task stands on one."""
     state: PayloadReference | None
     """What the visit starts from; a query has none."""
     configuration: Digest
@@ -68,6 +70,13 @@ class Plan(Settings):
             raise ValueError("state: a visit starts from one, a query has none")
         if self.download == "delta":
             raise ValueError("download: a state is whole or bfloat16, for it is a difference to nothing")
+        return self
+
+    @model_validator(mode="after")
+    def _names_the_models_of_its_task(self) -> "Plan":
+        for model in sorted(TASKS[self.task.name].needs):
+            if getattr(self, model) is None:
+                raise ValueError(f"{model}: the task {self.task.name!r} needs its digest")
         return self
 
 

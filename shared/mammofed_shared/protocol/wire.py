@@ -69,7 +69,7 @@ def upgrade_words(protocol_version: int, software_contract: str) -> str:
 def version_needed(plan: Plan) -> int:
     """The oldest protocol version whose sites can carry out a plan: version 2 ignores fields that it does not know."""
     is_plain = not plan.proximal_mu and not plan.control_variates and plan.download == plan.upload == "fp32"
-    return OLDEST_PROTOCOL if is_plain else PROTOCOL_VERSION
+    return OLDEST_PROTOCOL if is_plain and plan.encoder is None else PROTOCOL_VERSION
 
 
 _KIND_TO_WIRE = {"train": pb.TRAIN, "evaluate": pb.EVALUATE, "query": pb.QUERY}
@@ -95,7 +95,7 @@ def plan_to_wire(plan: Plan) -> pb.Plan:
         moments_from=plan.moments_from or "",
         task_settings=plan.task.model_dump_json(),
         preprocessing=plan.preprocessing,
-        text_encoder=plan.text_encoder,
+        text_encoder=plan.text_encoder or "",
         state=pb.Payload(digest=plan.state.digest, size=plan.state.size) if plan.state is not None else None,
         configuration=plan.configuration,
         rounds_total=plan.rounds_total,
@@ -105,6 +105,7 @@ def plan_to_wire(plan: Plan) -> pb.Plan:
         download=_ENCODING_TO_WIRE[plan.download],
         upload=_ENCODING_TO_WIRE[plan.upload],
         ledger_head=plan.ledger_head or "",
+        encoder=plan.encoder or "",
     )
 
 
@@ -129,7 +130,7 @@ def plan_from_wire(wire: pb.Plan) -> Plan:
             moments_from=wire.moments_from or None,
             task=_task_settings.validate_json(wire.task_settings),
             preprocessing=wire.preprocessing,
-            text_encoder=wire.text_encoder,
+            text_encoder=wire.text_encoder or None,
             state=_state(wire),
             configuration=wire.configuration,
             rounds_total=wire.rounds_total,
@@ -139,6 +140,7 @@ def plan_from_wire(wire: pb.Plan) -> Plan:
             download=_ENCODING_FROM_WIRE[wire.download],
             upload=_ENCODING_FROM_WIRE[wire.upload],
             ledger_head=wire.ledger_head or None,
+            encoder=wire.encoder or None,
         )
     except (ValidationError, KeyError) as error:
         raise ProtocolError(f"a plan of the coordinator is not allowed here: {error}") from error

@@ -34,7 +34,7 @@ def evaluate_visit(
     Raises:
         VisitFailed: with the code of what went wrong; nothing was written then.
     """
-    prepare_process(plan, data.text_encoder, hardware)
+    prepare_process(plan, data, hardware)
     group = WorkerGroup(hardware)
     code = code_of(plan.task)
     model = code.build_model(plan.task, data.text_encoder, False)

@@ -61,7 +61,7 @@ def probe_visit(
     Raises:
         VisitFailed: as ``train_visit``; OUT_OF_MEMORY, where the visit would run out of it, too.
     """
-    prepare_process(plan, data.text_encoder, hardware)
+    prepare_process(plan, data, hardware)
     with out_of_memory_as_code():
         _probe(plan, out, kept, data, hardware, report, began_s)
 

@@ -4,28 +4,41 @@ import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import cv2
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 
-from mammofed_shared.config.text_encoder import folder_digest
+from mammofed_shared.config.brought_models import IN_WORDS, MISMATCH, digest_of
 from mammofed_shared.errors import RefusalCode, VisitFailed
 from mammofed_shared.protocol.plan import Plan
 from mammofed_shared.training.group import WorkerGroup
 from mammofed_shared.training.hardware import Hardware
+from mammofed_shared.training.site_data import SiteData
 
 
-def prepare_process(plan: Plan, text_encoder: Path, hardware: Hardware) -> None:
-    """Make this process deterministic and check that the text encoder is the run's."""
-    found = folder_digest(text_encoder)
-    if found != plan.text_encoder:
-        raise VisitFailed(
-            RefusalCode.TEXT_ENCODER_MISMATCH,
-            f"text encoder: expected files of digest {plan.text_encoder[:12]}, found {found[:12]}: "
-            "copy the folder that the lead names, with nothing added",
-        )
+def prepare_process(plan: Plan, data: SiteData, hardware: Hardware) -> None:
+    """Check that the site's models are the run's, and make this process deterministic.
+
+    Raises:
+        VisitFailed: TEXT_ENCODER_MISMATCH, ENCODER_MISMATCH.
+    """
+    for model, code in MISMATCH.items():
+        asked, folder = getattr(plan, model), getattr(data, model)
+        if asked is None:
+            continue
+        found = digest_of(model, folder) if folder is not None else "none"
+        if found != asked:
+            raise VisitFailed(
+                code,
+                f"{IN_WORDS[model]}: expected files of digest {asked[:12]}, found {found[:12]}: "
+                "copy the folder that the lead names, with nothing added",
+            )
+    make_deterministic(hardware)
+
+
+def make_deterministic(hardware: Hardware) -> None:
+    """Let equal work give equal bits in this process, as far as the hardware allows."""
     # Read by cuBLAS when it starts; without it deterministic algorithms are refused on a GPU.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(hardware.threads)

@@ -17,22 +17,36 @@ class SiteData:
     """Exams of a site's data sets, and what reads and tells of them.
 
     ``datasets`` are the names of the data sets in the order of the site's YAML; outside the site they are numbers.
-    Of a group of fewer than ``least_cell`` patients no figure is told. ``caches`` is the site's folder for what can be
-    made again; None keeps nothing. ``loaders`` are threads that read images ahead.
+    ``text_encoder`` and ``encoder`` (the frozen model) are folders; a task has those that it needs. Of a group of fewer
+    than ``least_cell`` patients no figure is told. ``caches`` is the site's folder for what can be made again; None
+    keeps nothing. ``loaders`` are threads that read images ahead.
     """
 
     exams: Sequence[Exam]
     datasets: tuple[str, ...]
-    text_encoder: Path
+    text_encoder: Path | None
     least_cell: int
     prepared: tuple[Path, ...] = field(default=())
     """Folders of the data sets."""
     caches: Path | None = None
     loaders: int = 2
+    encoder: Path | None = None
+
+    @property
+    def text_encoder_folder(self) -> Path:
+        """Folder of the text encoder, for a task that trains one."""
+        assert self.text_encoder is not None, "a plan whose task needs it names its digest"
+        return self.text_encoder
+
+    @property
+    def encoder_folder(self) -> Path:
+        """Folder of the frozen model, for a task that stands on one."""
+        assert self.encoder is not None, "a plan whose task needs it names its digest"
+        return self.encoder
 
     def tokenizer(self, max_tokens: int) -> CachedTokenizer:
         """The site's tokenizer, which tokenises no text twice."""
-        return CachedTokenizer(self.text_encoder, max_tokens, self.caches)
+        return CachedTokenizer(self.text_encoder_folder, max_tokens, self.caches)
 
     def told_numbers(self, exams: Iterable[Exam]) -> dict[str, int]:
         """Name of a data set → its number (0, 1, …), or ``UNTOLD`` where too few patients of these exams are in it."""

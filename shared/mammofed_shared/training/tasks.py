@@ -5,7 +5,6 @@ The torch-free half of each task (settings, weight key, allowed numbers) is in `
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,12 +24,13 @@ Report = Callable[[int, int], None]
 class TaskCode:
     """The functions of one task.
 
-    ``build_model(settings, text_encoder, pretrained)``; ``bind(settings, model, data, group)`` joins it to a site's
-    training data; ``evaluate(settings, model, data, device, report)`` scores the site's test exams; ``validate`` gives
-    the numbers, per data set, that a visit tells of the model it received and of the one it sends.
+    ``build_model(settings, text_encoder, pretrained)``, whose folder is None where the task trains no text encoder;
+    ``bind(settings, model, data, group)`` joins it to a site's training data; ``evaluate(settings, model, data, device,
+    report)`` scores the site's test exams; ``validate`` gives the numbers, per data set, that a visit tells of the
+    model it received and of the one it sends.
     """
 
-    build_model: Callable[[Any, Path, bool], nn.Module]
+    build_model: Callable[[Any, Any, bool], nn.Module]
     bind: Callable[[Any, Any, SiteData, WorkerGroup], Trainable]
     evaluate: Callable[[Any, Any, SiteData, torch.device, Report], Evaluation]
     validate: Callable[[Any, Any, SiteData, torch.device], dict[str, float]]
@@ -38,7 +38,7 @@ class TaskCode:
 
 def _evaluate(settings: Any, model: Any, data: SiteData, device: torch.device, report: Report) -> Evaluation:
     return pretrain_evaluation.evaluate(
-        settings, model, data.text_encoder, data.exams, device, data.loaders, report, data.least_cell
+        settings, model, data.text_encoder_folder, data.exams, device, data.loaders, report, data.least_cell
     )
 
 
@@ -46,7 +46,7 @@ def _validate(settings: Any, model: Any, data: SiteData, device: torch.device) -
     return pretrain_evaluation.validate(
         settings,
         model,
-        data.text_encoder,
+        data.text_encoder_folder,
         data.exams,
         device,
         data.loaders,

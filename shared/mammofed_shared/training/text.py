@@ -52,7 +52,7 @@ def masked_report_reader(settings: TextSettings, data: SiteData, texts: ReportTe
     return MaskedReportReader(
         texts,
         data.tokenizer(settings.text_encoder.max_tokens),
-        read_mask_vocabulary(data.text_encoder),
+        read_mask_vocabulary(data.text_encoder_folder),
         max_tokens=settings.text_encoder.max_tokens,
         masked_share=settings.masked_share,
     )

@@ -73,11 +73,12 @@ PAUSE_FILE = "pause"
 """In the folder ``kept``: whoever runs the visit wants it to stop after the step in hand."""
 
 
-def initial_state(settings: TaskSettings, *, text_encoder: Path, seed: int, out: Path) -> TaskSpec:
+def initial_state(settings: TaskSettings, *, text_encoder: Path | None, seed: int, out: Path) -> TaskSpec:
     """Write the run's first weights to ``out`` and say what they are; equal seeds give equal bytes.
 
     Args:
-        text_encoder: folder with the text encoder's configuration, tokenizer and (as the settings say) weights.
+        text_encoder: folder with the text encoder's configuration, tokenizer and (as the settings say) weights, where
+            the task trains one.
     """
     torch.manual_seed(seed)
     model = code_of(settings).build_model(settings, text_encoder, True)
@@ -122,7 +123,7 @@ def train_visit(
     Raises:
         VisitFailed: with the code of what went wrong; there is no update then.
     """
-    prepare_process(plan, data.text_encoder, hardware)
+    prepare_process(plan, data, hardware)
     with out_of_memory_as_code():
         group = WorkerGroup(hardware)
         numbers, timing = _train(plan, files, data, group, report, dp_sgd)

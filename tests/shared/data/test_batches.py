@@ -11,7 +11,7 @@ from mammofed_shared.exam import BreastSample, Exam, Image, Laterality, Report, 
 
 
 def sample(exam: str, laterality: Laterality) -> BreastSample:
-    image = Image(f"{exam}{laterality}", laterality, View.CC, Path("none.png"))
+    image = Image(f"{exam}{laterality}", laterality, View.CC, Path("none.png"), "other", "")
     record = Exam(exam, exam, "one", Split.TRAIN, Report("text", ""), (image,))
     return BreastSample(record, laterality, {View.CC: image})
 

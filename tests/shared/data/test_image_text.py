@@ -23,7 +23,7 @@ def image(folder: Path, side: str, view: str, value: int, name: str = "") -> Ima
     pixels = np.full((24, 16), value, np.uint8)
     pixels[4:9, 2:6] = 250
     cv2.imwrite(str(path), pixels)
-    return Image(path.stem, Laterality(side), View(view), path)
+    return Image(path.stem, Laterality(side), View(view), path, "other", "")
 
 
 def exam(images: tuple[Image, ...], split: Split = Split.TRAIN, report: Report | None = None, name: str = "e") -> Exam:
@@ -83,7 +83,7 @@ def test_fewer_than_two_exams_are_no_data(tmp_path: Path) -> None:
 
 
 def test_an_unreadable_image_is_refused_without_its_name(tmp_path: Path) -> None:
-    gone = Image("secret", Laterality.L, View.CC, tmp_path / "secret.png")
+    gone = Image("secret", Laterality.L, View.CC, tmp_path / "secret.png", "other", "")
 
     with pytest.raises(DataError) as caught:
         load_grey(gone)

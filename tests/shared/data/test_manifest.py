@@ -1,5 +1,6 @@
 """What a prepared data set's tables become when they are read as exams."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -49,3 +50,27 @@ def test_attributes_that_this_version_does_not_know_are_refused(prepared: Path, 
         read_exams([("one", prepared)])
 
     assert "cyst" not in str(caught.value)
+
+
+def test_outcomes_teacher_age_vendor_and_digest_are_read(prepared: Path) -> None:
+    risks = [0.125, 0.25, 0.375, 0.5, 0.625]
+    told = {"years_to_cancer": 3, "years_followed": 2, "teacher": risks, "age_band": "50-59"}
+    change_exams(prepared, {0: told})
+
+    first, second, *_ = read_exams([("one", prepared)])
+
+    assert (first.years_to_cancer, first.years_followed, first.teacher) == (3, 2, tuple(risks))
+    assert first.age_band == "50-59"
+    assert (second.years_to_cancer, second.years_followed, second.teacher, second.age_band) == (None,) * 4
+    for image in first.images:
+        assert image.vendor == "other"
+        assert image.png_sha256 == hashlib.sha256(image.path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(("table", "column"), [("exams", "age_band"), ("images", "png_sha256")])
+def test_a_table_of_an_older_version_is_refused_with_what_to_do(prepared: Path, table: str, column: str) -> None:
+    path = prepared / f"{table}.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(column), path)
+
+    with pytest.raises(DataError, match="prepared by another version: run `site-client preprocess` again"):
+        read_exams([("one", prepared)])

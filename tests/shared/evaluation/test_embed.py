@@ -22,7 +22,7 @@ def images(tmp_path: Path) -> list[Image]:
     for number in range(7):
         path = tmp_path / f"{number}.png"
         cv2.imwrite(str(path), np.full((4, 3), 10 * number, np.uint8))
-        found.append(Image(str(number), Laterality.L, View.CC, path))
+        found.append(Image(str(number), Laterality.L, View.CC, path, "other", ""))
     return found
 
 

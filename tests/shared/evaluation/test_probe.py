@@ -19,7 +19,9 @@ def drawn(seed: int, num: int, labelled: bool = True) -> tuple[list[Exam], NDArr
         count = int(random.integers(2, 5))
         features = random.normal(size=(count, 16))
         features[0, 4] += 4 * has_mass
-        images = tuple(Image(f"{number}.{k}", Laterality.L, View.CC, Path("none.png")) for k in range(count))
+        images = tuple(
+            Image(f"{number}.{k}", Laterality.L, View.CC, Path("none.png"), "other", "") for k in range(count)
+        )
         labels = {"mass": has_mass} if labelled else {}
         exams.append(Exam(f"e{number}", f"p{number}", "one", Split.TRAIN, None, images, labels))
         rows.append(features * ([1.0] * 4 + [100.0] + [1.0] * 11))

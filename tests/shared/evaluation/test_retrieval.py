@@ -14,7 +14,9 @@ L, R = Laterality.L, Laterality.R
 
 
 def exam(name: str, *sides: Laterality) -> Exam:
-    images = tuple(Image(f"{name}{index}", side, View.CC, Path("none.png")) for index, side in enumerate(sides))
+    images = tuple(
+        Image(f"{name}{index}", side, View.CC, Path("none.png"), "other", "") for index, side in enumerate(sides)
+    )
     return Exam(name, name, "one", Split.VALIDATION, Report("a", "b"), images)
 
 

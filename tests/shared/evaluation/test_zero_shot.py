@@ -21,7 +21,7 @@ L, R = Laterality.L, Laterality.R
 
 
 def exam(name: str, label: bool | None, density: str | None = None, path: Path = Path("none.png")) -> Exam:
-    images = tuple(Image(f"{name}{side}", side, View.CC, path) for side in (L, R))
+    images = tuple(Image(f"{name}{side}", side, View.CC, path, "other", "") for side in (L, R))
     labels = {} if label is None else {"mass": label}
     return Exam(name, name, "one", Split.TEST, None, images, labels, density)
 

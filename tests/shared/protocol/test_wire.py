@@ -123,6 +123,7 @@ def test_a_plan_comes_off_the_wire_as_it_went_on(plan: Plan) -> None:
         plan.model_copy(update={"moments_from": "test/r0001/v00001/mayo/train", "epochs_before": 1}),
         plan.model_copy(update={"task": PretrainSettings(optimizer=OptimizerSettings(learning_rate=1 / 3))}),
         plan.model_copy(update={"task": TextSettings(masked_share=0.3)}),
+        plan.model_copy(update={"encoder": "1" * 64}),
         make_plan(plan.state, site="central", kind="evaluate"),
         make_plan(None, site="central", kind="query"),
     ):
@@ -144,6 +145,7 @@ UNKNOWN_TO_VERSION_2 = {
     "control_variates": "another training, so the plan needs version 3",
     "download": "it could not read the state, so the plan needs version 3",
     "upload": "it would send another update, so the plan needs version 3",
+    "encoder": "no features to read, so the plan needs version 3",
 }
 
 
@@ -156,7 +158,7 @@ def test_whoever_adds_a_field_to_a_plan_says_what_a_site_of_version_2_makes_of_i
     known = {field.name for message in old.message_type if message.name == "Plan" for field in message.field}
     assert {field.name for field in pb.Plan.DESCRIPTOR.fields} - known == set(UNKNOWN_TO_VERSION_2)
     assert version_needed(plan) == OLDEST_PROTOCOL
-    changes = {"proximal_mu": 0.1, "control_variates": True, "download": "bf16", "upload": "delta"}
+    changes = {"proximal_mu": 0.1, "control_variates": True, "download": "bf16", "upload": "delta", "encoder": "1" * 64}
     assert set(changes) == {name for name, said in UNKNOWN_TO_VERSION_2.items() if "version 3" in said}
     for name, value in changes.items():
         assert version_needed(plan.model_copy(update={name: value})) == 3
@@ -195,6 +197,8 @@ def test_a_setting_that_this_version_does_not_know_is_refused(plan: Plan) -> Non
         ("epochs_total", 0),
         ("preprocessing", "0" * 63),
         ("text_encoder", "Z" * 64),
+        ("text_encoder", ""),
+        ("encoder", "Z" * 64),
         ("task_settings", ""),
         ("task_settings", '{"name": "strange"}'),
         ("task_settings", "[" * 10_000),
