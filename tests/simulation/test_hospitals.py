@@ -1,3 +1,4 @@
+from collections import Counter
 from pathlib import Path
 
 import dicomsdl
@@ -10,10 +11,11 @@ from pydicom.uid import RLELossless
 from mammofed_shared.config.site import SiteSettings
 from mammofed_shared.data.manifest import read_exams
 from mammofed_shared.data.phantom import phantom_exam
+from mammofed_shared.data.phantom_outcome import phantom_outcome, phantom_teacher
 from mammofed_shared.dicom.pixel_data import Shape
 from mammofed_shared.dicom.read import minimal_object
 from mammofed_shared.exam import Laterality, View
-from mammofed_simulation.hospitals import HOSPITALS, DemoHospital, write_hospital
+from mammofed_simulation.hospitals import FOLLOWED, HOSPITALS, DemoHospital, write_hospital
 from mammofed_simulation.phantom_dicom import rle_frame
 from mammofed_site.preprocess import preprocess
 
@@ -43,6 +45,8 @@ def site_of(hospital: DemoHospital, folder: Path) -> SiteSettings:
                     "reports": dataset.reports,
                     "attributes": dataset.attributes,
                     "labels": dataset.labels,
+                    "outcomes": dataset.outcomes,
+                    "teacher": dataset.teacher,
                 }
                 for dataset in hospital.datasets
             ],
@@ -68,6 +72,34 @@ def test_an_export_is_prepared_whole_but_for_its_strays(name: str, tmp_path: Pat
         assert exam.density in ("A", "B", "C", "D")
     (origin,) = {row["text_origin"] for row in pq.read_table(prepared / "exams.parquet").to_pylist()}
     assert origin == ("attributes" if name == "emory" else "report")
+
+
+@pytest.mark.parametrize("name", FOLLOWED)
+def test_followed_patients_come_with_asymmetries_outcomes_and_a_teacher(name: str, tmp_path: Path) -> None:
+    hospital = write_hospital(name, tmp_path / name, 1, hospitals=FOLLOWED, patients=3, workers=1, shape=SHAPE)
+    settings = site_of(hospital, tmp_path)
+    preprocess(settings, settings.datasets[0], hospital.key)
+    exams = read_exams([(name, settings.prepared_folder(settings.datasets[0]))])
+    seed = 1000 + list(HOSPITALS).index(name)
+    drawn = [phantom_exam(seed, patient, FOLLOWED[name].population, shape=SHAPE) for patient in range(1000, 1003)]
+    outcomes = [phantom_outcome(seed, exam) for exam in drawn]
+    # Exams come in the order of their pseudonyms.
+    assert Counter((exam.years_to_cancer, exam.years_followed) for exam in exams) == Counter(
+        (one.years_to_cancer, one.years_followed) for one in outcomes
+    )
+    taught = sorted(phantom_teacher(seed, exam) for exam in drawn)
+    np.testing.assert_allclose(sorted(exam.teacher or () for exam in exams), taught, atol=1e-6)
+    assert sorted(exam.labels["asymmetry"] for exam in exams) == sorted(exam.has("asymmetry") for exam in drawn)
+    assert all(exam.report is not None and "asymmetr" in exam.report.findings.lower() for exam in exams)
+    assert None not in {exam.age_band for exam in exams}
+
+
+def test_followed_patients_are_none_of_the_others(tmp_path: Path) -> None:
+    first = small("emory", tmp_path / "a")
+    other = write_hospital("emory", tmp_path / "b", 1, hospitals=FOLLOWED, patients=2, workers=1, shape=SHAPE)
+    names = [{path.name for path in hospital.datasets[0].dicom.iterdir()} for hospital in (first, other)]
+    assert names[0] & names[1] == {"strays"}
+    assert first.key == other.key
 
 
 def test_the_hospitals_differ_in_vendor_bits_photometry_and_transfer_syntax(tmp_path: Path) -> None:

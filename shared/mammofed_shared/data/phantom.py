@@ -2,28 +2,30 @@
 
 A breast is a half ellipse with its chest wall at the edge of the image; MLO views carry the pectoral muscle;
 fibroglandular tissue is band-limited noise, stronger from density A to D. Masses and calcification clusters
-are drawn independently of each other and of density, each in one breast, at the same depth in CC and MLO. All
-lengths below are in pixels of an image of 760 rows and scale with it.
+are drawn independently of each other and of density, each in one breast, at the same depth in CC and MLO; so are
+asymmetries where a hospital has them. All lengths below are in pixels of an image of 760 rows and scale with it.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mammofed_shared.data.phantom_asymmetry import draw_asymmetry
 from mammofed_shared.exam import Laterality, View
 from mammofed_shared.report.grammar import StructuredFinding
 
-FindingKind: TypeAlias = Literal["mass", "calcification"]
+FindingKind: TypeAlias = Literal["mass", "calcification", "asymmetry"]
 Box: TypeAlias = tuple[int, int, int, int]
 """Top, left, height, width in pixels of the image as given."""
 
 SUBTYPES: dict[FindingKind, tuple[str, ...]] = {
     "mass": ("spiculated", "circumscribed", "obscured"),
     "calcification": ("pleomorphic", "amorphous"),
+    "asymmetry": ("focal", "global"),
 }
 POSITIONS = ("upper", "lower")
 DEPTHS = ("anterior", "middle", "posterior")
@@ -33,6 +35,10 @@ _DEPTH_RANGE = {"posterior": (0.25, 0.38), "middle": (0.42, 0.58), "anterior": (
 """Distance from the chest wall as a fraction of the breast's length."""
 _TISSUE = {"A": 0.03, "B": 0.07, "C": 0.11, "D": 0.15}
 """Standard deviation of the fibroglandular noise by density."""
+_DIAMETER: dict[str, tuple[float, float]] = {"focal": (110.0, 170.0), "global": (200.0, 280.0)}
+"""Least and most of an asymmetry by subtype, in pixels of the reference height."""
+_ASYMMETRY_STREAM = 1001
+"""Keeps the random numbers of asymmetries apart from all others of a patient."""
 _FAT = 0.30
 _MUSCLE = 0.22
 
@@ -41,9 +47,9 @@ _MUSCLE = 0.22
 class Population:
     """What sets one hospital's patients and machines apart.
 
-    ``mass_prevalence`` and ``calcification_prevalence`` are probabilities per exam; ``density`` weighs A, B,
-    C and D; ``contrast_gamma`` is the exponent of the vendor's tone curve; ``noise`` the deviation of its
-    grain in units of full scale.
+    ``mass_prevalence``, ``calcification_prevalence`` and ``asymmetry_prevalence`` are probabilities per patient; where
+    the last is 0, no report speaks of asymmetries. ``density`` weighs A, B, C and D; ``contrast_gamma`` is the
+    exponent of the vendor's tone curve; ``noise`` the deviation of its grain in units of full scale.
     """
 
     mass_prevalence: float
@@ -51,6 +57,12 @@ class Population:
     density: tuple[float, float, float, float] = (0.1, 0.4, 0.4, 0.1)
     contrast_gamma: float = 1.0
     noise: float = 0.01
+    asymmetry_prevalence: float = 0.0
+
+    @property
+    def kinds(self) -> tuple[FindingKind, ...]:
+        """Kinds of findings that this hospital's radiologists look for."""
+        return tuple(kind for kind in SUBTYPES if kind != "asymmetry" or self.asymmetry_prevalence > 0)
 
 
 @dataclass(frozen=True)
@@ -67,7 +79,10 @@ class PhantomFinding:
 
 @dataclass(frozen=True)
 class PhantomExam:
-    """One screening exam. Images are 0..1, chest wall left for a left breast and right for a right one."""
+    """One screening exam. Images are 0..1, chest wall left for a left breast and right for a right one.
+
+    ``kinds`` are those of ``Population.kinds``: what was looked for.
+    """
 
     patient: int
     number: int
@@ -76,6 +91,7 @@ class PhantomExam:
     findings: tuple[PhantomFinding, ...]
     images: dict[tuple[Laterality, View], NDArray[np.float32]]
     birads: int
+    kinds: tuple[FindingKind, ...]
 
     def has(self, kind: FindingKind) -> bool:
         """Whether the exam shows a finding of this kind."""
@@ -84,7 +100,7 @@ class PhantomExam:
     def structured(self) -> list[StructuredFinding]:
         """What a radiologist would record: each finding that is there, and of each other kind that it is not."""
         recorded: list[StructuredFinding] = []
-        for kind in SUBTYPES:
+        for kind in self.kinds:
             here = [finding for finding in self.findings if finding.kind == kind]
             recorded += [
                 StructuredFinding(kind, True, found.subtype, str(found.laterality), found.position, found.depth)
@@ -140,6 +156,7 @@ def phantom_exam(
     age = int(of_patient.integers(40, 75)) + number
     size = float(of_patient.uniform(0.9, 1.1))
     plans = _draw_findings(of_patient, population)
+    plans += _draw_asymmetries(np.random.default_rng([seed, patient, _ASYMMETRY_STREAM]), population)
     images: dict[tuple[Laterality, View], NDArray[np.float32]] = {}
     boxes: list[dict[View, Box]] = [{} for _ in plans]
     for laterality in Laterality:
@@ -157,7 +174,9 @@ def phantom_exam(
         PhantomFinding(plan.kind, plan.laterality, found, plan.subtype, plan.position, plan.depth)
         for plan, found in zip(plans, boxes, strict=True)
     )
-    return PhantomExam(patient, number, age, density, findings, images, birads=0 if findings else 1)
+    return PhantomExam(
+        patient, number, age, density, findings, images, birads=0 if findings else 1, kinds=population.kinds
+    )
 
 
 def _draw_findings(random: np.random.Generator, population: Population) -> list[_Plan]:
@@ -168,21 +187,32 @@ def _draw_findings(random: np.random.Generator, population: Population) -> list[
     )
     for kind, prevalence in prevalences:
         present = bool(random.random() < prevalence)
-        depth = str(random.choice(DEPTHS))
-        plan = _Plan(
-            kind=kind,
-            laterality=Laterality(str(random.choice(["L", "R"]))),
-            subtype=str(random.choice(SUBTYPES[kind])),
-            position=str(random.choice(POSITIONS)),
-            depth=depth,
-            depth_fraction=float(random.uniform(*_DEPTH_RANGE[depth])),
-            size=float(random.uniform(80, 160)),
-            seed=int(random.integers(2**31)),
-        )
         # Drawn whether present or not, so that one finding never moves the random numbers of the next.
+        plan = _draw_plan(random, kind)
         if present:
             plans.append(plan)
     return plans
+
+
+def _draw_asymmetries(random: np.random.Generator, population: Population) -> list[_Plan]:
+    if random.random() >= population.asymmetry_prevalence:
+        return []
+    plan = _draw_plan(random, "asymmetry")
+    return [replace(plan, size=float(random.uniform(*_DIAMETER[plan.subtype])))]
+
+
+def _draw_plan(random: np.random.Generator, kind: FindingKind) -> _Plan:
+    depth = str(random.choice(DEPTHS))
+    return _Plan(
+        kind=kind,
+        laterality=Laterality(str(random.choice(["L", "R"]))),
+        subtype=str(random.choice(SUBTYPES[kind])),
+        position=str(random.choice(POSITIONS)),
+        depth=depth,
+        depth_fraction=float(random.uniform(*_DEPTH_RANGE[depth])),
+        size=float(random.uniform(80, 160)),
+        seed=int(random.integers(2**31)),
+    )
 
 
 def _draw_breast(random: np.random.Generator, view: View, size: float, shape: tuple[int, int]) -> _Breast:
@@ -248,6 +278,8 @@ def _draw_finding(image: NDArray[np.float32], plan: _Plan, breast: _Breast, view
     bottom, right = min(int(row + radius) + 1, shape[0]), min(int(column + radius) + 1, shape[1])
     if plan.kind == "mass":
         _draw_mass(image, random, plan.subtype, row, column, radius)
+    elif plan.kind == "asymmetry":
+        draw_asymmetry(image, random, plan.subtype, row, column, radius)
     else:
         _draw_cluster(image, random, plan.subtype, row, column, radius)
     return top, left, bottom - top, right - left

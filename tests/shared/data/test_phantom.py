@@ -1,13 +1,14 @@
 """Phantom exams: repeatable, findings where the boxes say, hospitals that differ."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from mammofed_shared.data.phantom import PhantomExam, Population, phantom_exam
 from mammofed_shared.exam import Laterality, View
-from mammofed_shared.report.grammar import StructuredFinding
+from mammofed_shared.report.grammar import FINDINGS, StructuredFinding
 
 ALL = Population(mass_prevalence=1.0, calcification_prevalence=1.0)
 NONE = Population(mass_prevalence=0.0, calcification_prevalence=0.0)
@@ -55,6 +56,34 @@ def test_a_finding_is_bright_within_its_box_in_both_views_of_its_breast(kind: st
             mirrored = other[:, ::-1][top : top + height, left : left + width]
             assert np.percentile(box, 97) > np.percentile(mirrored, 97) + 0.1
             assert 60 <= height <= 162
+
+
+def test_an_asymmetry_is_density_of_one_breast_and_moves_nothing_else() -> None:
+    without = Population(0.5, 0.5, density=(1, 0, 0, 0))
+    with_it = replace(without, asymmetry_prevalence=1.0)
+    for patient in range(6):
+        before, exam = (phantom_exam(5, patient, population) for population in (without, with_it))
+        (found,) = [finding for finding in exam.findings if finding.kind == "asymmetry"]
+        assert [finding for finding in exam.findings if finding is not found] == list(before.findings)
+        for (side, view), image in exam.images.items():
+            added = image - before.images[side, view]
+            if side is not found.laterality:
+                assert not added.any()
+                continue
+            top, left, height, width = found.boxes[view]
+            box = added[top : top + height, left : left + width]
+            assert box.mean() > 0.03
+            assert box.sum() > 0.8 * added.sum(), "nearly all of it lies in the box"
+
+
+def test_asymmetries_are_told_only_where_they_are_looked_for() -> None:
+    rare = replace(NONE, asymmetry_prevalence=1e-9)
+    assert phantom_exam(1, 0, rare, shape=(76, 46)).structured()[2:] == [StructuredFinding("asymmetry", False)]
+    found = phantom_exam(1, 0, replace(NONE, asymmetry_prevalence=1.0), shape=(76, 46))
+    told = found.structured()[2]
+    assert (told.present, told.laterality) == (True, str(found.findings[0].laterality))
+    assert told.subtype in FINDINGS["asymmetry"].subtypes
+    assert found.birads == 0
 
 
 def test_position_tells_upper_from_lower_in_mlo() -> None:
