@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mammofed_shared.config.features import PooledFeatures
 from mammofed_shared.config.pretrain import OptimizerSettings
 from mammofed_shared.config.text_adaptation import TextSettings
+from mammofed_shared.data.features import items_of
 from mammofed_shared.losses.contrastive import mvs_loss
 from mammofed_shared.models.dual_encoder import LARGEST_LOG_SCALE, DualEncoder
 from mammofed_shared.models.image_encoder import ImageEncoder
@@ -23,6 +25,7 @@ from mammofed_shared.models.text_encoder import TextEncoder
 from mammofed_shared.training import text, zero
 from mammofed_shared.training.engine import Engine
 from mammofed_shared.training.engine_of import make_engine
+from mammofed_shared.training.feature_pass import ensure_features
 from mammofed_shared.training.gradient_term import ProximalTerm
 from mammofed_shared.training.group import WorkerGroup, shares_of
 from mammofed_shared.training.hardware import Hardware
@@ -181,7 +184,26 @@ def dtypes_on_a_gpu(hardware: Hardware) -> list[str]:
     return found
 
 
-PARTS = {"gradients": gradients, "steps": steps, "text_steps": text_steps, "dtypes_on_a_gpu": dtypes_on_a_gpu}
+def features(hardware: Hardware, data: SiteData) -> dict[str, Any]:
+    """How many pooled features this process has computed, and all of them as it reads them then."""
+    group = WorkerGroup(hardware)
+    counted = [0]
+
+    def report(done: int, total: int) -> None:
+        counted[0] = done
+
+    ensure_features(PooledFeatures(), data, group, report)
+    items = items_of(PooledFeatures(), data.exams)
+    return {"computed": counted[0], "read": data.features(PooledFeatures(), group.device).read(items)}
+
+
+PARTS = {
+    "gradients": gradients,
+    "steps": steps,
+    "text_steps": text_steps,
+    "dtypes_on_a_gpu": dtypes_on_a_gpu,
+    "features": features,
+}
 
 
 def in_group(hardware: Hardware, folder: Path, part: str, *args: Any) -> list[Any]:

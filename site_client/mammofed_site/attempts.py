@@ -6,10 +6,11 @@ import logging
 from pathlib import Path
 
 from mammofed_shared.config.site import SiteSettings
+from mammofed_shared.data.feature_store import kept_bytes
 from mammofed_shared.errors import PayloadError, RefusalCode, VisitFailed
 from mammofed_shared.protocol.payload import Payload
 from mammofed_shared.protocol.plan import Plan
-from mammofed_site.visit import PROGRESS_FILES, Monitor, forget_result, run_visit, visit_folder
+from mammofed_site.visit import CACHES_FOLDER, PROGRESS_FILES, Monitor, forget_result, run_visit, visit_folder
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ def run_visit_again(settings: SiteSettings, plan: Plan, state: Path | None, moni
         VisitFailed, VisitCancelled: as ``run_visit``; WORKER_DIED after ``MOST_DEATHS``.
     """
     _forget_damaged(settings, plan)
-    num_deaths, got_to = 0, _got_to(settings, plan)
+    num_deaths, got_to, most_kept = 0, _got_to(settings, plan), _kept_features(settings)
     while True:
         try:
             return run_visit(settings, plan, state, monitor)
@@ -35,7 +36,10 @@ def run_visit_again(settings: SiteSettings, plan: Plan, state: Path | None, moni
             if error.code is not RefusalCode.WORKER_DIED:
                 raise
             before, got_to = got_to, _got_to(settings, plan)
-            num_deaths = 1 if got_to != before else num_deaths + 1
+            # More than ever: a disk that damages what it keeps shall not be tried for ever.
+            is_further = got_to != before or _kept_features(settings) > most_kept
+            most_kept = max(most_kept, _kept_features(settings))
+            num_deaths = 1 if is_further else num_deaths + 1
             if num_deaths == MOST_DEATHS:
                 raise
             logger.warning("task %s: %s; the visit goes on with new workers", plan.task_id, error)
@@ -66,3 +70,8 @@ def _got_to(settings: SiteSettings, plan: Plan) -> int:
     """Changes whenever the visit has written a checkpoint."""
     checkpoint = visit_folder(settings, plan.task_id) / PROGRESS_FILES[0]
     return checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+
+
+def _kept_features(settings: SiteSettings) -> int:
+    """Bytes of features that this site has computed and kept; they grow before a visit's first step."""
+    return sum(kept_bytes(settings.folder / CACHES_FOLDER).values())

@@ -134,6 +134,38 @@ def augment_text_(site: Site, config: Config = None, overrides: Overrides = None
     augment_text(settings, Console())
 
 
+@app.command("features")
+def features_(
+    site: Site,
+    config: Config = None,
+    overrides: Overrides = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            help="Of all exams: pooled, maps, patches-16 or asymmetry-9x5-1x1 (window, stride); without it, what the "
+            "task of --run reads."
+        ),
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option("--run", help="The lead's run YAML; without it, as the last plan that came here.")
+    ] = None,
+    predict: Annotated[bool, typer.Option("--predict", help="Only tell what they take; compute nothing.")] = False,
+) -> None:
+    """Compute what a task reads of the frozen model, once and ahead of its visits; tell disk and time. Nothing leaves.
+
+    A visit does the same when it comes to it, so this only spares the others its time. A pass that is killed goes on
+    with what is not kept yet (docs/data.md).
+
+    Not while `site-client` runs here: both would want the same hardware.
+    """
+    from mammofed_site.features_command import features_site
+
+    settings = with_located_models(_settings(site, config, overrides))
+    start_logging(settings.folder / "features.log", console=False)
+    with _only_client(settings.folder):
+        features_site(settings, kind, run, Console(), predict=predict)
+
+
 @app.command("ledger")
 def ledger_(site: Site, config: Config = None, overrides: Overrides = None) -> None:
     """Show what this site contributed, and check that its ledger and audit record are as they were written.

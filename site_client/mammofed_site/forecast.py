@@ -8,6 +8,7 @@ from rich.table import Table
 from mammofed_shared.config.base import Settings
 from mammofed_shared.config.site import SiteSettings
 from mammofed_shared.protocol.plan import Plan
+from mammofed_shared.training.feature_figures import WAYS_OUT, FeatureFigures
 from mammofed_shared.training.probe_figures import ProbeFigures
 from mammofed_site.prediction import Outcome, Prediction, in_words
 
@@ -48,8 +49,11 @@ class Forecast(Settings):
     visit_h: float
     visit_h_low: float
     visit_h_high: float
+    features: FeatureFigures | None = None
+    """What the task reads of the frozen model. Those that are not kept are part of the next visit."""
     disk_gb: float
-    """State that comes, update that leaves, moments before and after, and a checkpoint while the next is written."""
+    """Features that are not kept, the state that comes, the update that leaves, moments before and after, and a
+    checkpoint while the next is written."""
     disk_free_gb: float
     last_visit: Outcome | None
     warnings: tuple[str, ...]
@@ -67,9 +71,20 @@ def predict(figures: ProbeFigures, plan: Plan, settings: SiteSettings) -> Predic
 
     # The model is made anew to be validated before it leaves; update and moments are written as a checkpoint is.
     once_s = figures.start_s + figures.warm_up_s + figures.model_s + 2 * figures.validation_s + figures.checkpoint_s
+    features_s = figures.features.compute_s(settings.worker.processes) if figures.features else 0.0
+    again_s = features_s if _are_computed_anew(figures.features, settings) else 0.0
     return Prediction(
-        once_s=once_s, epoch_s=epoch_s(mean_s), quick_epoch_s=epoch_s(low_s), slow_epoch_s=epoch_s(high_s)
+        once_s=once_s + features_s - again_s,
+        epoch_s=epoch_s(mean_s) + again_s,
+        quick_epoch_s=epoch_s(low_s) + again_s,
+        slow_epoch_s=epoch_s(high_s) + again_s,
     )
+
+
+def _are_computed_anew(features: FeatureFigures | None, settings: SiteSettings) -> bool:
+    """Whether this site computes features whenever they are read, because it has no room to keep them."""
+    wanted = settings.features
+    return features is not None and wanted.over_quota == "recompute" and features.exceeds(wanted.quota_gb)
 
 
 def forecast(
@@ -90,6 +105,8 @@ def forecast(
     low_s, high_s = _deciles(figures.step_s)
     quick_s, slow_s = prediction.range_s(plan.epochs)
     disk = 2 * (figures.weights_bytes + figures.moments_bytes + figures.checkpoint_bytes)
+    if figures.features and not _are_computed_anew(figures.features, settings):
+        disk += figures.features.bytes_missing
     peak_gb = max(figures.peak_memory_gb) if figures.is_gpu else sum(figures.peak_memory_gb)
     data_wait = figures.wait_s / sum(figures.step_s)
     found = Forecast(
@@ -117,6 +134,7 @@ def forecast(
         visit_h=prediction.visit_s(plan.epochs) / 3600,
         visit_h_low=quick_s / 3600,
         visit_h_high=slow_s / 3600,
+        features=figures.features,
         disk_gb=disk / 1e9,
         disk_free_gb=disk_free / 1e9,
         last_visit=last,
@@ -141,6 +159,7 @@ def forecast_table(found: Forecast) -> Table:
         "epoch": f"{found.steps_per_epoch} steps",
         "validation": in_words(found.validation_s) if found.validation_s else "no exams in the split validation",
         "checkpoint": f"{in_words(found.checkpoint_s)} to write",
+        "features": _features_in_words(found.features, found.processes),
         "disk": f"{found.disk_gb:.2g} GB needed, {found.disk_free_gb:.0f} GB free",
         "visit": f"{in_words(3600 * found.visit_h)} ({in_words(3600 * found.visit_h_low)} – "
         f"{in_words(3600 * found.visit_h_high)}) for {found.epochs} epoch{'s' if found.epochs > 1 else ''}, "
@@ -150,6 +169,18 @@ def forecast_table(found: Forecast) -> Table:
     for name, value in rows.items():
         table.add_row(name, value)
     return table
+
+
+def _features_in_words(features: FeatureFigures | None, processes: int) -> str:
+    if features is None:
+        return "none, the task reads pixels"
+    if not features.num_missing:
+        return f"{features.kind.slug}: all {features.num_items} are kept"
+    return (
+        f"{features.kind.slug}: {features.num_missing} of {features.num_items} to compute once, "
+        f"{features.bytes_missing / 1e9:.3g} GB, {in_words(features.compute_s(processes))}: with the next visit, or "
+        "ahead of it by `site-client features`"
+    )
 
 
 def _warnings(found: Forecast, settings: SiteSettings) -> list[str]:
@@ -170,6 +201,12 @@ def _warnings(found: Forecast, settings: SiteSettings) -> list[str]:
             f"steps wait for data {100 * found.data_wait:.0f} % of the time: raise worker.loaders, now "
             f"{worker.loaders} for each of {worker.processes} process(es); this machine has {os.cpu_count()} CPU cores"
         )
+    if found.features is not None and found.features.exceeds(settings.features.quota_gb):
+        words = found.features.in_words(settings.features.quota_gb)
+        if settings.features.over_quota == "refuse":
+            warnings.append(f"{words}: the visit would be refused. {WAYS_OUT}")
+        else:
+            warnings.append(f"{words}: each epoch computes them anew")
     if found.disk_gb > found.disk_free_gb:
         warnings.append(
             f"disk: a visit needs {found.disk_gb:.1f} GB, {found.disk_free_gb:.1f} GB are free in the site's folder: "

@@ -28,6 +28,7 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
 from mammofed_shared.config.base import Digest, Settings
+from mammofed_shared.config.features import FeatureCacheSettings
 from mammofed_shared.config.site import SiteSettings, WorkerSettings
 from mammofed_shared.errors import RefusalCode, VisitFailed
 from mammofed_shared.files import fsync_folder, write_whole
@@ -43,6 +44,8 @@ logger = logging.getLogger(__name__)
 
 PROGRESS_FILES = ("checkpoint.safetensors", "received.json", SECRET_FILE)
 """What a visit that was cut goes on from; made by ``training/visit.py``."""
+CACHES_FOLDER = "caches"
+"""In the site's folder: what can be made again, such as tokens of reports and features of images."""
 PAUSE_FILE = "pause"
 """Made by the parent: stop after the next step (``training/visit.py``)."""
 PAUSE_S = 120.0
@@ -59,6 +62,7 @@ class VisitOrder(Settings):
     text_encoder: Path | None
     encoder: Path | None = None
     """Folder of the frozen model, where the task stands on one."""
+    features: FeatureCacheSettings = FeatureCacheSettings()
     worker: WorkerSettings
     least_cell: int
     data: Digest
@@ -163,10 +167,11 @@ def make_order(settings: SiteSettings, plan: Plan, state: Path | None, *, is_pro
         datasets=tuple((dataset.name, settings.prepared_folder(dataset)) for dataset in settings.datasets),
         text_encoder=settings.text_encoder,
         encoder=settings.encoder,
+        features=settings.features,
         worker=settings.worker.model_copy(update={"micro_batch": known_micro_batch(settings, plan)}),
         least_cell=settings.policy.least_cell,
         data=data_digest(settings),
-        caches=settings.folder / "caches",
+        caches=settings.folder / CACHES_FOLDER,
         log_file=settings.folder / "worker.log",
         state=state,
         moments=_moments(settings, plan),
@@ -208,7 +213,7 @@ def _attempt(folder: Path, order: VisitOrder, monitor: Monitor) -> Path:
     (folder / "rendezvous").unlink(missing_ok=True)
     (folder / PAUSE_FILE).unlink(missing_ok=True)
     _forget_halves(folder)
-    _run_group(folder, order.worker.processes if order.plan.kind == "train" else 1, monitor)
+    run_group(folder, order.worker.processes if order.plan.kind == "train" else 1, monitor)
     result = folder / "result"
     unfinished.rename(result)
     fsync_folder(folder)
@@ -269,7 +274,12 @@ def _control(settings: SiteSettings, plan: Plan) -> Path | None:
     return path
 
 
-def _run_group(folder: Path, num_processes: int, monitor: Monitor) -> None:
+def run_group(folder: Path, num_processes: int, monitor: Monitor) -> None:
+    """Let a worker group do the order in a folder.
+
+    Raises:
+        VisitFailed, VisitCancelled, VisitPaused: as ``run_visit``.
+    """
     context = worker_context()
     processes: list[ForkServerProcess] = []
     connections: list[Connection] = []

@@ -54,6 +54,39 @@ def test_a_visit_that_gets_further_each_time_is_never_given_up(tmp_path: Path, m
     assert _visit(tmp_path, monkeypatch, work) == 3 * MOST_DEATHS + 1
 
 
+def test_a_visit_that_keeps_more_features_each_time_is_never_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(attempt: int, folder: Path) -> None:
+        if attempt <= 3 * MOST_DEATHS:
+            kept = tmp_path / "mayo" / "caches" / "features" / "pooled-1" / f"00-{attempt:05d}.safetensors"
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_text("rows")
+            raise VisitFailed(RefusalCode.WORKER_DIED)
+
+    assert _visit(tmp_path, monkeypatch, work) == 3 * MOST_DEATHS + 1
+
+
+def test_a_disk_that_damages_features_again_and_again_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    num_attempts = 0
+
+    def work(attempt: int, folder: Path) -> None:
+        nonlocal num_attempts
+        num_attempts = attempt
+        kept = tmp_path / "mayo" / "caches" / "features" / "pooled-1"
+        kept.mkdir(parents=True, exist_ok=True)
+        for path in kept.iterdir():  # the damaged shard is removed, and computed again as another file
+            path.unlink()
+        (kept / f"00-{attempt:05d}.safetensors").write_text("rows")
+        raise VisitFailed(RefusalCode.WORKER_DIED)
+
+    with pytest.raises(VisitFailed):
+        _visit(tmp_path, monkeypatch, work)
+    assert num_attempts == MOST_DEATHS
+
+
 @pytest.mark.parametrize(
     ("code", "most"), [(RefusalCode.WORKER_DIED, MOST_DEATHS), (RefusalCode.NO_DATA, 1), (RefusalCode.OUT_OF_MEMORY, 1)]
 )

@@ -10,8 +10,10 @@ from rich.console import Console
 from bare_site import bare_site
 from fake_workers import FIGURES
 from federation import make_plan
+from mammofed_shared.config.features import FeatureCacheSettings, PooledFeatures
 from mammofed_shared.config.site import SiteSettings, WorkerSettings
 from mammofed_shared.protocol.plan import PayloadReference, Plan
+from mammofed_shared.training.feature_figures import FeatureFigures
 from mammofed_shared.training.probe_figures import ProbeFigures
 from mammofed_site.forecast import Forecast, forecast, forecast_table, predict
 from mammofed_site.prediction import (
@@ -83,6 +85,56 @@ def test_what_will_not_fit_or_keep_up_is_warned_of_with_what_to_do(
     warnings = _forecast(FIGURES.model_copy(update=change), plan, settings, disk_free).warnings
     assert len(warnings) == 1
     assert all(word in warnings[0] for word in words)
+
+
+FEATURES = FeatureFigures(
+    kind=PooledFeatures(),
+    row_shape=(2048,),
+    num_items=1000,
+    num_missing=600,
+    item_s=0.5,
+    bytes_all=4 * 10**9,
+    bytes_missing=2 * 10**9,
+    bytes_others=10**9,
+)
+
+
+def _with_features(settings: SiteSettings, **features: object) -> SiteSettings:
+    return settings.model_copy(update={"features": FeatureCacheSettings.model_validate(features)})
+
+
+def test_features_that_are_not_kept_are_part_of_the_next_visit(settings: SiteSettings, plan: Plan) -> None:
+    figures, pixels = FIGURES.model_copy(update={"features": FEATURES}), predict(FIGURES, plan, settings)
+    two = _with_worker(settings, processes=2, distribution="ddp")
+
+    found = _forecast(figures, plan, settings)
+
+    assert predict(figures, plan, settings).once_s == pixels.once_s + 600 * 0.5
+    assert predict(figures, plan, two).once_s == pixels.once_s + 300 * 0.5, "each process computes its share"
+    assert predict(figures, plan, settings).epoch_s == pixels.epoch_s
+    assert found.warnings == () and found.disk_gb == pytest.approx(2 * (1 + 2 + 3) + 2)
+    told = StringIO()
+    Console(file=told, width=200).print(forecast_table(found))
+    assert "pooled: 600 of 1000 to compute once, 2 GB, 5.0 min: with the next visit" in told.getvalue()
+    kept = figures.model_copy(update={"features": FEATURES.model_copy(update={"num_missing": 0})})
+    assert predict(kept, plan, settings).once_s == pixels.once_s
+
+
+def test_features_above_the_quota_are_warned_of_before_a_visit_is_refused(settings: SiteSettings, plan: Plan) -> None:
+    figures, pixels = FIGURES.model_copy(update={"features": FEATURES}), predict(FIGURES, plan, settings)
+
+    (refused,) = _forecast(figures, plan, _with_features(settings, quota_gb=4.9)).warnings
+    (anew,) = _forecast(figures, plan, _with_features(settings, quota_gb=4.9, over_quota="recompute")).warnings
+
+    assert (
+        "pooled features take 4 GB, 1 GB of others are kept, and features.quota_gb is 4.9: the visit would be"
+        in refused
+    )
+    assert "set features.over_quota to recompute" in refused
+    assert "each epoch computes them anew" in anew
+    predicted = predict(figures, plan, _with_features(settings, quota_gb=4.9, over_quota="recompute"))
+    assert (predicted.once_s, predicted.epoch_s) == (pixels.once_s, pytest.approx(pixels.epoch_s + 300))
+    assert _forecast(figures, plan, _with_features(settings, quota_gb=5.0)).warnings == ()
 
 
 def test_gpus_need_not_share_their_memory(settings: SiteSettings, plan: Plan) -> None:

@@ -48,6 +48,7 @@ TASK = {
     "precision": "fp32",
 }
 TOLD_IN_WORDS = {"site", "run", "task", "device", "distribution", "precision", "last_visit", "warnings", "compile"}
+TOLD_IN_WORDS |= {"features"}
 
 
 def _run_file(folder: Path, **replaced: Any) -> Path:

@@ -4,6 +4,7 @@ Shapes of what one item (an image; of ``asymmetry`` a pair of images) has: F fea
 the encoder's map, h rows and w columns of the map.
 """
 
+import re
 from typing import Annotated, Literal, Protocol, TypeAlias, runtime_checkable
 
 from pydantic import Field
@@ -69,6 +70,22 @@ FeatureKind: TypeAlias = Annotated[
 ]
 
 
+def kind_named(slug: str) -> FeatureKind:
+    """The kind of this name, such as ``pooled``, ``maps``, ``patches-16``, ``asymmetry-9x5-1x1``.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if slug in ("pooled", "maps"):
+        return PooledFeatures() if slug == "pooled" else MapFeatures()
+    if found := re.fullmatch(r"patches-(\d+)", slug):
+        return PatchFeatures(num_patches=int(found[1]))
+    if found := re.fullmatch(r"asymmetry-(\d+)x(\d+)-(\d+)x(\d+)", slug):
+        rows, columns, down, right = map(int, found.groups())
+        return AsymmetryFeatures(window=(rows, columns), stride=(down, right))
+    raise ValueError(f"expected pooled, maps, patches-N or asymmetry-AxB-CxD (window, stride), found {slug!r}")
+
+
 @runtime_checkable
 class ReadsFeatures(Protocol):
     """The settings of a task that reads features of the frozen encoder."""
@@ -79,3 +96,13 @@ class ReadsFeatures(Protocol):
     @property
     def features(self) -> FeatureKind:
         """What the task reads."""
+
+
+class FeatureCacheSettings(Settings):
+    """Features that are computed once and kept in the site's folder (docs/data.md, Features)."""
+
+    quota_gb: float = Field(50.0, ge=0)
+    """Disk that all kept features together may take, in GB (10⁹ bytes)."""
+    over_quota: Literal["refuse", "recompute"] = "refuse"
+    """What follows where a task's features would take more: `refuse` the visit, or `recompute` them from the images
+    whenever they are read, which keeps nothing and costs the encoder's time in every epoch."""

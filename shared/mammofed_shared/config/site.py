@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from mammofed_shared.config.base import Settings, Slug
+from mammofed_shared.config.features import FeatureCacheSettings
 from mammofed_shared.config.policy import PolicySettings
 from mammofed_shared.config.preprocessing import PreprocessingSettings
 
@@ -133,6 +134,7 @@ class SiteSettings(Settings):
     encoder: Path | None = None
     """Folder of the frozen Mammo-FM model, as `fl-server export` writes it: the run's files. For runs whose task stands
     on one."""
+    features: FeatureCacheSettings = FeatureCacheSettings()
     worker: WorkerSettings = WorkerSettings()
     policy: PolicySettings = PolicySettings()
     """This hospital's rules, or the path of a YAML file with them (docs/operate/policy.md)."""

@@ -62,7 +62,7 @@ def embed_images(
     embedded: list[Tensor] = []
     at_once = batch_size
     for batch in loaded_ahead(loading, loaders):
-        vectors, at_once = _encoded(encode, (torch.from_numpy(batch),), device, at_once)
+        vectors, at_once = encoded(encode, (torch.from_numpy(batch),), device, at_once)
         embedded.append(vectors)
         report(len(embedded), len(starts))
     return _finite(torch.cat(embedded))
@@ -79,15 +79,19 @@ def embed_texts(model: DualEncoder, tokenizer: ReportTokenizer, device: torch.de
     for start in range(0, len(texts), _TEXTS_AT_ONCE):
         tokens = tokenizer(texts[start : start + _TEXTS_AT_ONCE])
         both = torch.from_numpy(tokens.ids), torch.from_numpy(tokens.mask)
-        vectors, at_once = _encoded(model.embed_texts, both, device, at_once)
+        vectors, at_once = encoded(model.embed_texts, both, device, at_once)
         embedded.append(vectors)
     return _finite(torch.cat(embedded))
 
 
-def _encoded(
+def encoded(
     encode: Callable[..., Tensor], rows: tuple[Tensor, ...], device: torch.device, at_once: int
 ) -> tuple[Tensor, int]:
-    """Vectors of one batch on the CPU, and how many images (or texts) fitted at once."""
+    """What an encoder gives for one batch, in float32 on the CPU, and how many images (or texts) fitted at once.
+
+    Raises:
+        VisitFailed: OUT_OF_MEMORY, with one of them.
+    """
     while True:
         try:
             starts = range(0, len(rows[0]), at_once)

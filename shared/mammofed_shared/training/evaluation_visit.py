@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from mammofed_shared.evaluation.zero_shot import ExamScore
 from mammofed_shared.files import write_whole
 from mammofed_shared.protocol.plan import Plan, Progress
+from mammofed_shared.training.feature_pass import features_before
 from mammofed_shared.training.group import WorkerGroup
 from mammofed_shared.training.hardware import Hardware
 from mammofed_shared.training.process import out_of_memory_as_code, prepare_process
@@ -44,6 +45,7 @@ def evaluate_visit(
         report(Progress(step=done, num_steps=total))
 
     with out_of_memory_as_code():
+        features_before(plan.task, data, group, report)
         found = code.evaluate(plan.task, model.to(group.device), data, group.device, batch_done)
     write_whole(files.out / SCORES_FILE, _scores_csv(found.scores), mode=0o600)
     write_whole(files.out / METRICS_FILE, json.dumps(found.numbers))

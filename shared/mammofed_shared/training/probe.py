@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mammofed_shared.config.features import ReadsFeatures
 from mammofed_shared.config.tasks import TaskSettings
 from mammofed_shared.evaluation.choice import fixed_choice
 from mammofed_shared.exam import Split
@@ -24,6 +25,8 @@ from mammofed_shared.files import write_whole
 from mammofed_shared.protocol.plan import Plan, Progress
 from mammofed_shared.training.engine import Engine
 from mammofed_shared.training.engine_of import make_engine
+from mammofed_shared.training.feature_figures import FeatureFigures
+from mammofed_shared.training.feature_pass import figures_of
 from mammofed_shared.training.gradient_term import term_of
 from mammofed_shared.training.group import WorkerGroup
 from mammofed_shared.training.hardware import Hardware
@@ -102,6 +105,7 @@ def _probe(
     fresh = code.build_model(settings, data.text_encoder, False).to(group.device)
     model_s = time.monotonic() - began_s
     validation_s = _validation_s(code, settings, fresh, data, group.device)
+    features = _feature_figures(settings, data, group)
     arrays = exchanged_arrays(fresh)
     keeps_moments = settings.optimizer.state == "keep"
     figures = ProbeFigures(
@@ -119,6 +123,7 @@ def _probe(
         model_s=model_s,
         checkpoint_s=checkpoint_s,
         validation_s=validation_s,
+        features=features,
         weights_bytes=sum(array.nbytes for array in arrays.values()),
         moments_bytes=2 * sum(parameter.numel() * 4 for parameter in fresh.parameters()) * keeps_moments,
         checkpoint_bytes=(kept / CHECKPOINT_FILE).stat().st_size,
@@ -202,6 +207,12 @@ def _validation_s(
     few = min(len(known), _VALIDATED_EXAMS)
     one, some = timed(1), timed(few)
     return one + (len(known) - 1) * max(some - one, 0.0) / max(few - 1, 1)
+
+
+def _feature_figures(settings: TaskSettings, data: SiteData, group: WorkerGroup) -> FeatureFigures | None:
+    if not isinstance(settings, ReadsFeatures):
+        return None
+    return figures_of(settings.features, data, group, code_of(settings).feature_exams(settings, data.exams))
 
 
 def _memory_gb(device: torch.device) -> float:

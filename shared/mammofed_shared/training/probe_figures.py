@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from mammofed_shared.config.base import Settings
+from mammofed_shared.training.feature_figures import FeatureFigures
 
 FIGURES_FILE = "probe.json"
 
@@ -40,6 +41,8 @@ class ProbeFigures(Settings):
     """To write a checkpoint."""
     validation_s: float
     """To validate once; 0 where there is nothing to validate."""
+    features: FeatureFigures | None = None
+    """What the task reads of the frozen model, where it reads any."""
     weights_bytes: int
     moments_bytes: int
     """0 where a site keeps none."""

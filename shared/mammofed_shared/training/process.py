@@ -10,7 +10,7 @@ import torch
 from accelerate.utils.memory import should_reduce_batch_size
 
 from mammofed_shared.config.brought_models import IN_WORDS, MISMATCH, digest_of
-from mammofed_shared.errors import RefusalCode, VisitFailed
+from mammofed_shared.errors import ConfigurationError, RefusalCode, VisitFailed
 from mammofed_shared.protocol.plan import Plan
 from mammofed_shared.training.group import WorkerGroup
 from mammofed_shared.training.hardware import Hardware
@@ -27,7 +27,10 @@ def prepare_process(plan: Plan, data: SiteData, hardware: Hardware) -> None:
         asked, folder = getattr(plan, model), getattr(data, model)
         if asked is None:
             continue
-        found = digest_of(model, folder) if folder is not None else "none"
+        try:
+            found = digest_of(model, folder) if folder is not None else "none"
+        except ConfigurationError as error:
+            raise VisitFailed(code, str(error)) from error
         if found != asked:
             raise VisitFailed(
                 code,

@@ -3,7 +3,7 @@
 The torch-free half of each task (settings, weight key, allowed numbers) is in ``config/tasks.py``.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import nn
 
 from mammofed_shared.config.tasks import TaskSettings
 from mammofed_shared.evaluation.zero_shot import Evaluation
+from mammofed_shared.exam import Exam
 from mammofed_shared.training import pretrain, pretrain_evaluation, text, text_evaluation
 from mammofed_shared.training.group import WorkerGroup
 from mammofed_shared.training.site_data import SiteData
@@ -27,13 +28,15 @@ class TaskCode:
     ``build_model(settings, text_encoder, pretrained)``, whose folder is None where the task trains no text encoder;
     ``bind(settings, model, data, group)`` joins it to a site's training data; ``evaluate(settings, model, data, device,
     report)`` scores the site's test exams; ``validate`` gives the numbers, per data set, that a visit tells of the
-    model it received and of the one it sends.
+    model it received and of the one it sends. ``feature_exams(settings, exams)`` are those whose features a task that
+    reads features may read.
     """
 
     build_model: Callable[[Any, Any, bool], nn.Module]
     bind: Callable[[Any, Any, SiteData, WorkerGroup], Trainable]
     evaluate: Callable[[Any, Any, SiteData, torch.device, Report], Evaluation]
     validate: Callable[[Any, Any, SiteData, torch.device], dict[str, float]]
+    feature_exams: Callable[[Any, Sequence[Exam]], Sequence[Exam]] = lambda settings, exams: exams
 
 
 def _evaluate(settings: Any, model: Any, data: SiteData, device: torch.device, report: Report) -> Evaluation:

@@ -39,6 +39,7 @@ from mammofed_shared.protocol.task_spec import TaskSpec
 from mammofed_shared.training.dp_sgd_account import ACCOUNT_FILE, SECRET_FILE, DpSgdOrder
 from mammofed_shared.training.engine import Engine
 from mammofed_shared.training.engine_of import make_engine
+from mammofed_shared.training.feature_pass import features_before
 from mammofed_shared.training.gradient_term import ControlVariates, GradientTerm, save_own, term_of
 from mammofed_shared.training.group import WorkerGroup
 from mammofed_shared.training.hardware import Hardware
@@ -126,6 +127,7 @@ def train_visit(
     prepare_process(plan, data, hardware)
     with out_of_memory_as_code():
         group = WorkerGroup(hardware)
+        features_before(plan.task, data, group, report)
         numbers, timing = _train(plan, files, data, group, report, dp_sgd)
         if group.rank > 0:
             return
