@@ -135,6 +135,7 @@ def teach_dataset(
                 else:
                     outcome.unread[exam.numbers[0]] = "the model gives its exam no number"
                 bar.update(task, completed=len(known) + len(outcome.unread))
+            bar.update(task, completed=len(known) + len(outcome.unread))  # the last ones may have been unreadable
     if known:
         _write_csv(path, known)
     logger.info(
