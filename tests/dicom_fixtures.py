@@ -15,6 +15,13 @@ from pydicom.uid import (
     generate_uid,
 )
 
+_ORIENTATIONS = {
+    ("L", "CC"): ["A", "R"],
+    ("L", "MLO"): ["A", "FR"],
+    ("R", "CC"): ["P", "L"],
+    ("R", "MLO"): ["P", "FL"],
+}
+
 
 def breast_pixels(rows: int = 120, columns: int = 80, highest: int = 4095) -> NDArray[np.uint16]:
     """A half disc of tissue at the left edge, brighter towards its middle, on black."""
@@ -59,6 +66,26 @@ def write_mammogram(path: Path, pixels: NDArray[np.uint16] | None = None, **chan
     path.parent.mkdir(parents=True, exist_ok=True)
     mammogram_dataset(pixels, **changes).save_as(path, enforce_file_format=True)
     return path
+
+
+def write_exam(folder: Path, patient: str, day: str = "20200110", **changes: Any) -> None:
+    """Four views; pixels differ from exam to exam and view to view."""
+    exam = f"{patient}-{day}"
+    for number, (side, view) in enumerate((side, view) for side in "LR" for view in ("CC", "MLO")):
+        pixels = breast_pixels()
+        pixels[40:80, 10:30] += np.uint16(sum(map(ord, exam + side + view)) % 500)
+        attributes = {
+            "PatientID": patient,
+            "StudyDate": day,
+            "AccessionNumber": f"ACC-{exam}",
+            "StudyInstanceUID": f"1.2.{int(exam.encode().hex(), 16)}",
+            "SOPInstanceUID": f"1.2.{int(exam.encode().hex(), 16)}.{number}",
+            "ImageLaterality": side,
+            "ViewPosition": view,
+            "PatientOrientation": _ORIENTATIONS[side, view],
+        }
+        mirrored = np.ascontiguousarray(pixels if side == "L" else pixels[:, ::-1])
+        write_mammogram(folder / patient / f"{exam}-{side}{view}.dcm", mirrored, **(attributes | changes))
 
 
 def double_or_fail(item: int | str) -> int:

@@ -166,6 +166,28 @@ def features_(
         features_site(settings, kind, run, Console(), predict=predict)
 
 
+@app.command("teach")
+def teach_(
+    site: Site,
+    weights: Annotated[
+        Path, typer.Option("--weights", help="MIRAI's weights, as deploy/mirai/convert_snapshot.py writes them.")
+    ],
+    config: Config = None,
+    overrides: Overrides = None,
+) -> None:
+    """Compute the teacher of risk prediction: MIRAI's risk of 1 to 5 years for every exam with four views.
+
+    Run it after `preprocess`: it takes the DICOM files of the prepared exams, in MIRAI's own preparation. The scores
+    stay here, in a CSV by pseudonym; name it as `teacher:` in the site's YAML and run `preprocess` again. A second call
+    goes on. A file that cannot be read costs its exam, and is named by its local number. docs/risk.md
+    """
+    from mammofed_site.teach import teach  # brings Parquet and image libraries; torch comes with the first exam
+
+    settings = _settings(site, config, overrides)
+    start_logging(settings.folder / "teach.log", console=False)
+    teach(settings, load_or_create_key(settings.folder), weights, Console())
+
+
 @app.command("ledger")
 def ledger_(site: Site, config: Config = None, overrides: Overrides = None) -> None:
     """Show what this site contributed, and check that its ledger and audit record are as they were written.

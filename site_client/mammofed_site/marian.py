@@ -10,6 +10,7 @@ from transformers import MarianMTModel, MarianTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from mammofed_shared.errors import ConfigurationError
+from mammofed_site.torch_device import device_of
 
 _LONGEST = 512
 """Tokens that a MarianMT model was trained for."""
@@ -27,12 +28,10 @@ class RoundTrip:
     """
 
     def __init__(self, models: tuple[Path, Path], *, beams: int, batch_size: int, device: str, threads: int) -> None:
-        if device == "cuda" and not torch.cuda.is_available():
-            raise ConfigurationError("worker.device is cuda, and torch finds no GPU here: set it to auto or cpu")
-        where = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+        where = device_of(device)
         torch.set_num_threads(threads)
         disable_progress_bar()  # type: ignore[no-untyped-call]  # the command has its own
-        self._ways = [_OneWay(folder, beams, batch_size, torch.device(where)) for folder in models]
+        self._ways = [_OneWay(folder, beams, batch_size, where) for folder in models]
 
     def __call__(self, sentences: Sequence[str]) -> list[str]:
         """Each sentence, translated there and back."""

@@ -17,7 +17,7 @@ import pydicom
 import pytest
 from rich.console import Console
 
-from dicom_fixtures import breast_pixels, mammogram_dataset, prepare_or_die, write_mammogram
+from dicom_fixtures import breast_pixels, mammogram_dataset, prepare_or_die, write_exam, write_mammogram
 from mammofed_shared.config.site import DatasetSettings, SiteSettings
 from mammofed_shared.data.manifest import read_exams
 from mammofed_shared.data.prepared import read_counts, read_preprocessing
@@ -32,27 +32,6 @@ from mammofed_site.preprocess_command import locate_file, make_quality_page, pre
 from mammofed_site.pseudonym_key import load_or_create_key
 
 KEY = b"k" * 32
-SIDES = {"L": ["A", "FR"], "R": ["P", "FL"]}
-
-
-def write_exam(folder: Path, patient: str, day: str = "20200110", **changes: Any) -> None:
-    """Four views; pixels differ from exam to exam and view to view."""
-    exam = f"{patient}-{day}"
-    for number, (side, view) in enumerate((side, view) for side in "LR" for view in ("CC", "MLO")):
-        pixels = breast_pixels()
-        pixels[40:80, 10:30] += np.uint16(sum(map(ord, exam + side + view)) % 500)
-        attributes = {
-            "PatientID": patient,
-            "StudyDate": day,
-            "AccessionNumber": f"ACC-{exam}",
-            "StudyInstanceUID": f"1.2.{int(exam.encode().hex(), 16)}",
-            "SOPInstanceUID": f"1.2.{int(exam.encode().hex(), 16)}.{number}",
-            "ImageLaterality": side,
-            "ViewPosition": view,
-            "PatientOrientation": SIDES[side] if view == "MLO" else [SIDES[side][0], "R" if side == "L" else "L"],
-        }
-        mirrored = np.ascontiguousarray(pixels if side == "L" else pixels[:, ::-1])
-        write_mammogram(folder / patient / f"{exam}-{side}{view}.dcm", mirrored, **(attributes | changes))
 
 
 def site(folder: Path, **changes: Any) -> tuple[SiteSettings, DatasetSettings]:

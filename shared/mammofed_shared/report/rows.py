@@ -28,11 +28,16 @@ class Columns:
     accession: str | None = "accession"
     patient: str | None = "patient_id"
     date: str | None = "date"
+    exam: str | None = None
+    """Pseudonym of the study itself, as ``exams.parquet`` has it: a table that was made here from the prepared one."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Row:
-    """One row: ``keys`` are the pseudonyms of its study UID and accession number, the study's first."""
+    """One row: ``keys`` are the pseudonyms of its study UID and accession number, the study's first.
+
+    Of a row that names its exam by the pseudonym, that alone.
+    """
 
     keys: tuple[str, ...]
     patient: str | None
@@ -44,6 +49,7 @@ class Row:
 _NO_IDENTIFIER = frozenset(("", "na", "n/a", "none", "null", "nan", "unknown", "anonymous", "removed", "-", "?", "."))
 _ROUNDED = re.compile(r"\d(?:[.,]\d+)?E\+\d+", re.IGNORECASE)
 """``4.45237E+15``: a spreadsheet has rounded the number, and several exams now share it."""
+_PSEUDONYM = re.compile(r"[0-9a-f]{32}")
 _DATE = re.compile(r"(\d{4})(-?)(\d\d)\2(\d\d)(?:[T ].*)?")
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _LONGEST_LINE = 1 << 20
@@ -59,8 +65,8 @@ def read_rows(
 
     Args:
         table: what the file is in the site's configuration, for messages.
-        counts: is added to: ``rows``, ``by_study``, ``by_accession``, ``by_both``, and the reasons why a row or a value
-            was passed over.
+        counts: is added to: ``rows``, ``by_exam``, ``by_study``, ``by_accession``, ``by_both``, and the reasons why a
+            row or a value was passed over.
         any_of: columns of which at least one must be there; empty: none is needed.
 
     Raises:
@@ -142,7 +148,7 @@ def _rows(
 
 
 def _check_header(header: list[str], table: str, columns: Columns, any_of: Sequence[str]) -> None:
-    keys = [name for name in (columns.accession, columns.study) if name]
+    keys = [name for name in (columns.accession, columns.study, columns.exam) if name]
     if not set(keys) & set(header) or (any_of and not set(any_of) & set(header)):
         wanted = " or ".join(keys) + (f", and {' or '.join(any_of)}" if any_of else "")
         raise DataError(f"the CSV of `{table}` lacks a column: expected {wanted}; see docs/reports.md")
@@ -153,18 +159,22 @@ def _check_header(header: list[str], table: str, columns: Columns, any_of: Seque
 
 def _row(cells: dict[str, str], names: Pseudonyms, counts: Counts, columns: Columns) -> Row | None:
     """The row without its identifiers; None where it names no exam."""
-    # All four leave the cells, used or not: they are identifiers all the same.
-    study, accession, patient, date = (
+    # All of them leave the cells, used or not: they are identifiers all the same.
+    study, accession, patient, date, exam = (
         cells.pop(name, "") if name else ""
-        for name in (columns.study, columns.accession, columns.patient, columns.date)
+        for name in (columns.study, columns.accession, columns.patient, columns.date, columns.exam)
     )
     keys = [
         names.of(kind, value) for kind, value in (("study", study), ("accession", accession)) if is_identifier(value)
     ]
-    if not keys:
+    if _PSEUDONYM.fullmatch(exam):
+        keys = [exam]
+        counts["by_exam"] += 1
+    elif not keys:
         counts["no_identifier"] += 1
         return None
-    counts["by_both" if len(keys) == 2 else "by_study" if is_identifier(study) else "by_accession"] += 1
+    else:
+        counts["by_both" if len(keys) == 2 else "by_study" if is_identifier(study) else "by_accession"] += 1
     person = names.of("patient", patient) if is_identifier(patient) else None
     day = None
     if date:

@@ -71,8 +71,11 @@ def read_outcomes(path: Path, names: Pseudonyms, counts: Counts) -> Iterator[Sai
 
 
 def read_teacher(path: Path, names: Pseudonyms, counts: Counts) -> Iterator[Said]:
-    """MIRAI's risk of 1 to 5 years, each in 0..1; a row without all five says nothing."""
-    for row in read_rows(path, "teacher", names, counts, Columns(), _TEACHER[0]):
+    """MIRAI's risk of 1 to 5 years, each in 0..1; a row without all five says nothing.
+
+    ``site-client teach`` names exams by the column ``exam``, their pseudonym.
+    """
+    for row in read_rows(path, "teacher", names, counts, Columns(exam="exam"), _TEACHER[0]):
         cells = [next((row.cells[name] for name in pair if row.cells.get(name)), "") for pair in _TEACHER]
         yield _said(row, counts, teacher=_risks(cells, counts))
 

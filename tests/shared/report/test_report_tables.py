@@ -242,6 +242,20 @@ def test_teacher_scores_are_five_risks(tmp_path: Path, header: str) -> None:
     assert counts["bad_risk"] == 2
 
 
+def test_teacher_scores_may_name_an_exam_by_its_pseudonym_and_other_tables_may_not(tmp_path: Path) -> None:
+    exam = NAMES.of("study", "1.2")
+    scores = "0.01,0.02,0.03,0.04,0.05"
+    path = csv_file(
+        tmp_path, "exam,year1,year2,year3,year4,year5", f"{exam},{scores}", f"1.2,{scores}", f"{exam[:31]}G,{scores}"
+    )
+    said, counts = read(read_teacher, path)
+
+    assert said == [((exam,), ExamFacts(teacher=(0.01, 0.02, 0.03, 0.04, 0.05)))]
+    assert counts == {"rows": 3, "by_exam": 1, "no_identifier": 2}
+    with pytest.raises(DataError, match="expected accession or study_uid"):
+        read(read_labels, csv_file(tmp_path, "exam,mass", f"{exam},1"))
+
+
 @pytest.mark.parametrize(
     ("reader", "header", "said"),
     [
