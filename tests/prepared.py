@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,7 @@ from mammofed_shared.config.preprocessing import PreprocessingSettings
 from mammofed_shared.config.site import DatasetSettings, PolicySettings, SiteSettings, SplitSettings, WorkerSettings
 from mammofed_shared.data.columns import TABLES, check_rows, schema_of
 from mammofed_shared.data.phantom import Population, phantom_exam
+from mammofed_shared.data.phantom_outcome import phantom_outcome, phantom_teacher
 from mammofed_shared.data.prepared import write_counts
 from mammofed_shared.exam import Split
 from mammofed_shared.report.templates import narrative_report
@@ -28,10 +30,11 @@ GEOMETRY = {"rows": 190, "columns": 114, "crop_top": 0, "crop_left": 0, "crop_he
 }
 
 
-def prepare_dataset(folder: Path, seed: int, num_training: int = 8, num_test: int = 6) -> None:
-    """Write a prepared data set of phantom exams, one a patient, with reports and labels."""
+def prepare_dataset(folder: Path, seed: int, num_training: int = 8, num_test: int = 6, num_validation: int = 0) -> None:
+    """Write a prepared data set of phantom exams, one a patient, with reports, labels, outcomes and teacher's risks."""
     images, exams = [], []
-    for number in range(num_training + num_test):
+    splits = ["train"] * num_training + ["test"] * num_test + ["validation"] * num_validation
+    for number, split in enumerate(splits):
         found = phantom_exam(seed, number, POPULATION, shape=(190, 114))
         name = f"e{seed:03d}{number:04d}"
         for (laterality, view), pixels in found.images.items():
@@ -63,12 +66,13 @@ def prepare_dataset(folder: Path, seed: int, num_training: int = 8, num_test: in
                     "png_sha256": hashlib.sha256(encoded).hexdigest(),
                 }
             )
+        outcome = phantom_outcome(seed, found)
         report = narrative_report(found.structured(), found.density, found.birads)
         exams.append(
             {
                 "exam": name,
                 "patient": name,
-                "split": "train" if number < num_training else "test",
+                "split": split,
                 "day": 0,
                 "findings": report.findings,
                 "impression": report.impression,
@@ -76,6 +80,9 @@ def prepare_dataset(folder: Path, seed: int, num_training: int = 8, num_test: in
                 "density": found.density,
                 "num_words": len(f"{report.findings} {report.impression}".split()),
                 "scrubbed": "",
+                "years_to_cancer": outcome.years_to_cancer,
+                "years_followed": outcome.years_followed,
+                "teacher": phantom_teacher(seed, found),
                 "labels": json.dumps({kind: int(found.has(kind)) for kind in ("mass", "calcification")}),
             }
         )
@@ -83,7 +90,7 @@ def prepare_dataset(folder: Path, seed: int, num_training: int = 8, num_test: in
         found_rows = pa.RecordBatch.from_pylist(rows, schema=schema_of(TABLES[table]))
         check_rows(found_rows, TABLES[table])
         pq.write_table(pa.Table.from_batches([found_rows]), folder / f"{table}.parquet")
-    write_counts(folder, {Split.TRAIN: num_training, Split.TEST: num_test})
+    write_counts(folder, Counter(map(Split, splits)))
     (folder / "preprocessing.json").write_text(SMALL.model_dump_json())
 
 

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from mammofed_shared.config.base import Settings
 from mammofed_shared.config.tasks import TaskSettings
+from mammofed_shared.config.text_adaptation import TextSettings
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Delta = Annotated[float, Field(gt=0, le=1e-2)]
@@ -73,6 +74,8 @@ def dp_sgd_obstacle(task: TaskSettings) -> str | None:
             "the loss of task pretrain contrasts each sample with all others of its batch, and batch norm mixes them, "
             "so no part of the gradient is one patient's alone and none can be clipped; update_noise works with it"
         )
+    if not isinstance(task, TextSettings):
+        return f"it knows the patients of the task text only; update_noise works with task {task.name}"
     if task.swapped_share > 0:
         return (
             "task.swapped_share shows a report with another patient's impression, so one sample is of two patients: "

@@ -11,9 +11,12 @@ from pydantic import Field
 
 from mammofed_shared.config.base import Settings
 from mammofed_shared.config.pretrain import PretrainSettings
+from mammofed_shared.config.risk import YEARS, RiskAsymmiraiSettings, RiskMiraiSettings, RiskSettings
 from mammofed_shared.config.text_adaptation import TextSettings
 
-TaskSettings: TypeAlias = Annotated[PretrainSettings | TextSettings, Field(discriminator="name")]
+TaskSettings: TypeAlias = Annotated[
+    PretrainSettings | TextSettings | RiskMiraiSettings | RiskAsymmiraiSettings, Field(discriminator="name")
+]
 """Union of all task settings, told apart by ``name``."""
 
 Model = Literal["text_encoder", "encoder"]
@@ -75,6 +78,9 @@ _TRAINING = frozenset(
 """What every training visit tells, whatever its task."""
 _TEXT = ("num_exams", "mlm_loss", "mlm_accuracy", "pair_loss", "pair_accuracy")
 
+_YEARLY = tuple(f"{word}/{year}" for word in (*_AUROC, *_COUNTED) for year in YEARS)
+_LEARNED_FROM = ("num_with_teacher", "num_with_outcome", "num_without_views", "num_without_targets")
+
 SHARES = frozenset({*_AUROC, *(f"probe_{word}" for word in _AUROC), *(f"recall_at_{rank}" for rank in RECALLS)}) | {
     "density_accuracy",
     "data_wait",
@@ -82,8 +88,22 @@ SHARES = frozenset({*_AUROC, *(f"probe_{word}" for word in _AUROC), *(f"recall_a
     "pair_accuracy",
 }
 """Metrics from 0 to 1, by the word before finding and data set."""
-COUNTS = frozenset({*_COUNTED, "histogram_positive", "histogram_negative", "num_texts"})
+COUNTS = frozenset({*_COUNTED, *_LEARNED_FROM, "histogram_positive", "histogram_negative", "num_texts"})
 """Metrics that are whole numbers from 0, likewise."""
+
+
+def _risk(settings: type[RiskSettings]) -> TaskDeclaration:
+    """Both risk heads tell the same."""
+    return TaskDeclaration(
+        settings=settings,
+        needs=frozenset({"encoder"}),
+        weight_key="num_exams",
+        train_metrics=_TRAINING
+        | {"loss_distillation", "loss_outcome", *_LEARNED_FROM}
+        | {f"{when}/{name}/d#" for when in ("received", "sent") for name in _YEARLY},
+        evaluate_metrics=frozenset({"num_exams", "duration_s", *_YEARLY}),
+    )
+
 
 TASKS: Mapping[str, TaskDeclaration] = {
     "pretrain": TaskDeclaration(
@@ -122,4 +142,6 @@ TASKS: Mapping[str, TaskDeclaration] = {
         | {f"{when}/{name}/d#" for when in ("received", "sent") for name in _TEXT},
         evaluate_metrics=frozenset({*_TEXT, "duration_s"}),
     ),
+    "risk-mirai": _risk(RiskMiraiSettings),
+    "risk-asymmirai": _risk(RiskAsymmiraiSettings),
 }

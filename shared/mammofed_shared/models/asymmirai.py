@@ -17,10 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mammofed_shared.exam import View
-from mammofed_shared.models.mirai import NUM_YEARS
+from mammofed_shared.models.mirai import NUM_YEARS, PROJECTIONS
 
-PAIRS: tuple[View, ...] = (View.CC, View.MLO)
+PAIRS = PROJECTIONS
 Order: TypeAlias = Literal["paper", "reference"]
 _FIRST_OFFSET = -3.0
 _STEP_OFFSET = -1.0
@@ -62,7 +61,7 @@ class AsymmetryHead(nn.Module):
         self.window = window
         self.stride = stride
         self.weights = nn.ParameterDict(
-            {str(view): nn.Parameter(torch.eye(num_channels) / math.sqrt(num_channels)) for view in PAIRS}
+            {view: nn.Parameter(torch.eye(num_channels) / math.sqrt(num_channels)) for view in PAIRS}
         )
         self.log_scale = nn.Parameter(torch.zeros(()))
         self.first_offset = nn.Parameter(torch.tensor(_FIRST_OFFSET))
@@ -89,7 +88,7 @@ class AsymmetryHead(nn.Module):
 
     def maps(self, features: Tensor) -> Tensor:
         """Δ of each pair before its maximum, (B, P, H, W)."""
-        return torch.stack([self._map(features[:, pair], str(view)) for pair, view in enumerate(PAIRS)], dim=1)
+        return torch.stack([self._map(features[:, pair], view) for pair, view in enumerate(PAIRS)], dim=1)
 
     def _map(self, features: Tensor, view: str) -> Tensor:
         weight_CC = self.weights[view]

@@ -11,12 +11,11 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from mammofed_shared.exam import Laterality, View
 from mammofed_shared.models.hazard import HazardHead
 
-VIEWS: tuple[tuple[Laterality, View], ...] = tuple(
-    (laterality, view) for laterality in (Laterality.L, Laterality.R) for view in (View.CC, View.MLO)
-)
+SIDES = ("L", "R")
+PROJECTIONS = ("CC", "MLO")
+VIEWS = tuple((side, projection) for side in SIDES for projection in PROJECTIONS)
 """Order of the views: LCC, LMLO, RCC, RMLO."""
 NUM_YEARS = 5
 _EMBEDDING = 32
@@ -47,8 +46,8 @@ class MiraiHead(nn.Module):
         self.projection = nn.Linear(num_features, width)
         # One time: an exam is scored without earlier ones. The paper's embedding of it is kept, as a learned constant.
         self.time_embedding = nn.Embedding(1, _EMBEDDING)
-        self.view_embedding = nn.Embedding(len(View), _EMBEDDING)
-        self.side_embedding = nn.Embedding(len(Laterality), _EMBEDDING)
+        self.view_embedding = nn.Embedding(len(PROJECTIONS), _EMBEDDING)
+        self.side_embedding = nn.Embedding(len(SIDES), _EMBEDDING)
         self.embedding_projection = nn.Linear(3 * _EMBEDDING, width)
         layer = nn.TransformerEncoderLayer(
             width, num_heads, dim_feedforward=width, dropout=dropout, batch_first=True, norm_first=True
@@ -56,9 +55,9 @@ class MiraiHead(nn.Module):
         self.transformer = nn.TransformerEncoder(layer, num_layers, nn.LayerNorm(width), enable_nested_tensor=False)
         self.dropout = nn.Dropout(dropout)
         self.head: nn.Module = HazardHead(width, NUM_YEARS) if head == "hazard" else nn.Linear(width, NUM_YEARS)
-        views, sides = list(View), list(Laterality)
-        self.register_buffer("_view_V", torch.tensor([views.index(view) for _, view in VIEWS]), persistent=False)
-        self.register_buffer("_side_V", torch.tensor([sides.index(side) for side, _ in VIEWS]), persistent=False)
+        view_V = torch.tensor([PROJECTIONS.index(projection) for _, projection in VIEWS])
+        self.register_buffer("_view_V", view_V, persistent=False)
+        self.register_buffer("_side_V", torch.tensor([SIDES.index(side) for side, _ in VIEWS]), persistent=False)
 
     def forward(self, features_BVF: Tensor, present_BV: Tensor) -> Tensor:
         """Logits (B, T); the sigmoid of the t-th is the risk of the first t years.

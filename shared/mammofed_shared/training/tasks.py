@@ -13,7 +13,16 @@ from torch import nn
 from mammofed_shared.config.tasks import TaskSettings
 from mammofed_shared.evaluation.zero_shot import Evaluation
 from mammofed_shared.exam import Exam
-from mammofed_shared.training import pretrain, pretrain_evaluation, text, text_evaluation
+from mammofed_shared.training import (
+    pretrain,
+    pretrain_evaluation,
+    risk,
+    risk_evaluation,
+    risk_model,
+    risk_scores,
+    text,
+    text_evaluation,
+)
 from mammofed_shared.training.group import WorkerGroup
 from mammofed_shared.training.site_data import SiteData
 from mammofed_shared.training.step import Trainable
@@ -59,9 +68,18 @@ def _validate(settings: Any, model: Any, data: SiteData, device: torch.device) -
     )
 
 
+_RISK = TaskCode(
+    risk_model.build_model,
+    risk.RiskTask,
+    risk_evaluation.evaluate,
+    risk_evaluation.validate,
+    risk_scores.feature_exams,
+)
 TASK_CODE: Mapping[str, TaskCode] = {
     "pretrain": TaskCode(pretrain.build_model, pretrain.PretrainTask, _evaluate, _validate),
     "text": TaskCode(text.build_model, text.TextTask, text_evaluation.evaluate, text_evaluation.validate),
+    "risk-mirai": _RISK,
+    "risk-asymmirai": _RISK,
 }
 
 

@@ -34,9 +34,9 @@ def _head(golden: dict[str, Tensor], weights: str, order: Order, stride: int) ->
     head = AsymmetryHead(6, order=order, window=WINDOW, stride=(stride, stride))
     with torch.no_grad():
         for view in PAIRS:
-            name = str(view).lower()
+            name = view.lower()
             matrix = {"matrix": golden[f"in/W_{name}"], "vector": torch.diag(golden[f"in/v_{name}"])}
-            head.weights[str(view)].copy_(matrix.get(weights, torch.eye(6)))
+            head.weights[view].copy_(matrix.get(weights, torch.eye(6)))
         head.log_scale.fill_(math.log(2))
         head.first_offset.fill_(-6)
     return head
