@@ -40,8 +40,7 @@ class Tracker:
         settings = run.record.settings
         self._run = run
         self._marker = run.folder / "tracking.json"
-        uri = settings.tracking.mlflow or f"sqlite:///{(run.folder / 'mlflow.db').resolve()}"
-        self._client = MlflowClient(tracking_uri=uri)
+        self._client = MlflowClient(tracking_uri=settings.tracking.mlflow or _own_database(run.folder / "mlflow.db"))
         if self._marker.exists():
             state = {"asked": 0, **json.loads(self._marker.read_text(encoding="utf-8"))}
         else:
@@ -106,6 +105,17 @@ class Tracker:
     def _advance(self, **changes: int) -> None:
         self._state |= changes
         write_whole(self._marker, json.dumps(self._state))
+
+
+def _own_database(path: Path) -> str:
+    """The URI of a database of the run's own, made whole or not at all: MLflow opens none of which a tracker that was
+    killed has made half of the tables."""
+    if not path.exists():
+        unfinished = path.with_name(f"{path.name}.writing")
+        unfinished.unlink(missing_ok=True)
+        MlflowClient(tracking_uri=f"sqlite:///{unfinished.resolve()}")  # which makes its tables
+        unfinished.rename(path)
+    return f"sqlite:///{path.resolve()}"
 
 
 def training_names(site: str, metrics: Mapping[str, float]) -> dict[str, float]:

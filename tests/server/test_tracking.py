@@ -42,6 +42,33 @@ def test_a_tracker_that_starts_again_goes_on_and_writes_nothing_twice(tmp_path: 
     assert _track(run.folder) == trained | {("evaluate/mayo/auroc/mass", 0.75, 1)}
 
 
+KILLED_WHILE_IT_MAKES_TABLES = """
+import os, sys
+from pathlib import Path
+import mlflow.store.db.utils
+import sqlalchemy
+from mammofed_server import tracking
+
+def killed(engine):
+    with engine.begin() as connection:  # as a migration does, before it notes that it was made
+        connection.execute(sqlalchemy.text("CREATE TABLE latest_metrics (run_uuid VARCHAR(32))"))
+    os._exit(9)
+
+mlflow.store.db.utils._upgrade_db = killed
+tracking.main(Path(sys.argv[1]))
+"""
+
+
+def test_a_tracker_that_was_killed_while_it_made_its_database_makes_it_anew(tmp_path: Path) -> None:
+    run = begin_small_run(tmp_path / "run")
+    command = [sys.executable, "-c", KILLED_WHILE_IT_MAKES_TABLES, str(run.folder)]
+    assert subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode == 9
+    run.commit_quality(QualityRecord(counts={"mayo": TOLD}))
+
+    assert _track(run.folder) == {(f"query/mayo/{name}", value, 0) for name, value in TOLD.items()}
+    assert sorted(path.name for path in run.folder.glob("mlflow.db*")) == ["mlflow.db"]
+
+
 def test_validations_are_curves_of_forgetting_and_histograms_become_pooled_figures(tmp_path: Path) -> None:
     run = begin_small_run(tmp_path / "run")
     validated = {"received/auroc/mass/d1": 0.5, "sent/recall_at_10/d2": 0.25}
