@@ -11,7 +11,7 @@ INSTALLING := $(VENV)/.installing
 PROTOCOL := shared/mammofed_shared/protocol
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test faults check proto bench-exchange bench-preprocess fuzz fuzz-service clean
+.PHONY: help venv demo demo-risk test faults check proto bench-exchange bench-preprocess fuzz fuzz-service clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -38,6 +38,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 demo: $(INSTALLED) ## train three phantom hospitals together on this machine: make demo SEED=1
 	$(BIN)/python -m mammofed_simulation.demo --seed $(SEED) --output demo-output/seed-$(SEED)
+
+demo-risk: $(INSTALLED) ## two risk heads, an autoencoder and their reasons, after make demo: make demo-risk SEED=1
+	$(BIN)/python -m mammofed_simulation.demo_risk --seed $(SEED)
 
 test: check ## all checks, then all tests
 	$(BIN)/python -m pytest

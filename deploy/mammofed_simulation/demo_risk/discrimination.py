@@ -5,7 +5,7 @@ bounds of the pooled ones: `fl-server report`.
 """
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from mammofed_shared.data.risk import censored_labels
 from mammofed_shared.errors import DataError
 from mammofed_shared.evaluation.statistics import auroc
 from mammofed_shared.exam import Exam, Split
+from mammofed_simulation.demo_risk.results import Figure, ModelRow
 
 ALL = "all"
 """Beside the hospitals' names: the held-out exams of all of them taken together."""
@@ -29,33 +30,20 @@ class Score:
     risk: float
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """AUROC of one year at one place, with the number of exams and cancers behind it; None where one class is
-    missing."""
-
-    auroc: float | None
-    num_exams: int
-    num_cancers: int
-
-
-Row = Mapping[tuple[str, str], Cell]
-"""Place (a hospital, or ``ALL``) and year → figure."""
-
-
-def row_of(by_site: Mapping[str, Iterable[Score]]) -> Row:
+def row_of(model: str, by_site: Mapping[str, Iterable[Score]]) -> ModelRow:
     """The figures of one model, from its scores at each hospital."""
     scores: dict[tuple[str, str], list[Score]] = {}
     for site, found in by_site.items():
         for score in found:
             for place in (site, ALL):
                 scores.setdefault((place, score.year), []).append(score)
-    return {key: _cell(own) for key, own in scores.items()}
+    return ModelRow(model=model, figures=tuple(_figure(*key, own) for key, own in scores.items()))
 
 
-def _cell(scores: Sequence[Score]) -> Cell:
+def _figure(place: str, year: str, scores: list[Score]) -> Figure:
     labels = [score.has_cancer for score in scores]
-    return Cell(auroc(labels, [score.risk for score in scores]), len(scores), sum(labels))
+    found = auroc(labels, [score.risk for score in scores])
+    return Figure(place=place, year=year, auroc=found, num_exams=len(scores), num_cancers=sum(labels))
 
 
 def teacher_scores(exams: Iterable[Exam]) -> list[Score]:
@@ -66,7 +54,9 @@ def teacher_scores(exams: Iterable[Exam]) -> list[Score]:
             continue
         has_cancer, known = censored_labels(exam)
         scores += [
-            Score(year, bool(has_cancer[index]), exam.teacher[index]) for index, year in enumerate(YEARS) if known[index]
+            Score(year, bool(has_cancer[index]), exam.teacher[index])
+            for index, year in enumerate(YEARS)
+            if known[index]
         ]
     return scores
 
