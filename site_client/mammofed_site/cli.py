@@ -142,7 +142,7 @@ def features_(
     kind: Annotated[
         str | None,
         typer.Option(
-            help="Of all exams: pooled, maps, patches-16 or asymmetry-9x5-1x1 (window, stride); without it, what the "
+            help="Of all exams: pooled, maps, patches-16 or asymmetry-6x5-3x3 (window, stride); without it, what the "
             "task of --run reads."
         ),
     ] = None,

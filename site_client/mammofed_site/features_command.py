@@ -25,8 +25,6 @@ from mammofed_site.prediction import in_words
 from mammofed_site.progress_bar import visit_shown
 from mammofed_site.visit import CACHES_FOLDER, Monitor, run_group
 
-_LOG_FILE = "features.log"
-
 
 def features_site(
     settings: SiteSettings, kind: str | None, run: Path | None, console: Console, *, predict: bool
@@ -88,7 +86,7 @@ def _order(settings: SiteSettings, encoder: Path, kind: FeatureKind, task: TaskS
         features=settings.features,
         worker=settings.worker,
         caches=settings.folder / CACHES_FOLDER,
-        log_file=settings.folder / _LOG_FILE,
+        log_file=settings.folder / "worker.log",
     )
 
 

@@ -38,7 +38,7 @@ def do_visit(folder: str, rank: int, report: Callable[[Progress], None]) -> Refu
     work = Path(folder)
     if (work / ORDER_FILE).exists():
         features = FeatureOrder.model_validate_json((work / ORDER_FILE).read_text(encoding="utf-8"))
-        start_logging(features.log_file)
+        start_logging(features.log_file, console=False)
         return _in_codes(f"features {features.kind.slug}", lambda: _do_features(features, work, rank, report))
     order = VisitOrder.model_validate_json((work / "visit.json").read_text(encoding="utf-8"))
     start_logging(order.log_file)

@@ -1,6 +1,5 @@
 """The first state of a run: from files that the lead brings, with a clear word where they cannot serve."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,9 @@ from mammofed_server.entries import entry_of
 from mammofed_server.initial import begin_run
 from mammofed_server.plans import PlanMaker
 from mammofed_server.run_state import RunState
-from mammofed_shared.config.features import FeatureKind, PooledFeatures
 from mammofed_shared.config.frozen_encoder import encoder_digest
 from mammofed_shared.config.preprocessing import PreprocessingSettings
-from mammofed_shared.config.tasks import TASKS
-from mammofed_shared.config.text_adaptation import TextSettings
+from mammofed_shared.config.run import RunSettings
 from mammofed_shared.config.text_encoder import folder_digest
 from mammofed_shared.errors import ConfigurationError
 from mammofed_shared.protocol.payload import Payload
@@ -108,53 +105,37 @@ def test_a_run_of_scaffold_begins_with_control_variates_of_nothing(tmp_path: Pat
     assert not list((folder / "initial").glob("*.safetensors")), "the checkpoint holds the only file"
 
 
-TEXT_TASK = {"name": "text", "text_encoder": {"weights": "none"}}
+RISK = {"name": "risk-mirai", "encoder_features": 160, "width": 16, "num_layers": 1, "num_heads": 2}
 
 
-@pytest.fixture
-def _on_a_frozen_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A task that stands on one: the text adaptation serves."""
-    both: frozenset[str] = frozenset({"text_encoder", "encoder"})
-    monkeypatch.setitem(TASKS, "text", replace(TASKS["text"], needs=both))  # type: ignore[index, arg-type]
+def on_a_frozen_model(folder: Path, encoder: Path, **task: object) -> RunSettings:
+    return small_run_settings(folder, task=RISK | task, text_encoder=None, encoder=str(encoder))
 
 
-@pytest.mark.usefixtures("_on_a_frozen_model")
 def test_a_run_keeps_the_digest_of_its_frozen_model_and_asks_each_site_for_it(tmp_path: Path) -> None:
     encoder = write_frozen_encoder(tmp_path / "encoder")
-    settings = small_run_settings(tmp_path / "run", task=TEXT_TASK, encoder=str(encoder))
+    settings = on_a_frozen_model(tmp_path / "run", encoder)
 
     run = begin_run(settings, make_here)
 
     assert run.record.encoder == run.manifest(0).encoder == encoder_digest(encoder)
     assert RunState.open(run.folder, settings).record == run.record
     plan = PlanMaker(run, run.schedule()).query("mayo")
-    assert (plan.encoder, plan.text_encoder) == (run.record.encoder, folder_digest(TEXT_ENCODER))
+    assert (plan.encoder, plan.text_encoder) == (run.record.encoder, None)
     assert entry_of(run, ("begun", 0))["encoder"] == run.record.encoder
 
 
-@pytest.mark.usefixtures("_on_a_frozen_model")
 def test_a_frozen_model_of_other_images_is_refused_before_the_run_begins(tmp_path: Path) -> None:
     other = PreprocessingSettings(height=64, width=40, window="voi")
     encoder = write_frozen_encoder(tmp_path / "encoder", preprocessing=other.model_dump())
-    settings = small_run_settings(tmp_path / "run", task=TEXT_TASK, encoder=str(encoder))
 
     with pytest.raises(ConfigurationError, match=r"preprocessing: the model in .* was trained on images of other"):
-        begin_run(settings, make_here)
+        begin_run(on_a_frozen_model(tmp_path / "run", encoder), make_here)
     assert not RunState.exists(tmp_path / "run")
 
 
-@pytest.mark.usefixtures("_on_a_frozen_model")
 def test_a_run_that_expects_other_vectors_than_its_model_gives_is_refused_before_it_begins(tmp_path: Path) -> None:
     encoder = write_frozen_encoder(tmp_path / "encoder")
-    settings = small_run_settings(tmp_path / "run", task=TEXT_TASK, encoder=str(encoder))
-    reading = settings.model_copy(update={"task": ReadingSettings(text_encoder=settings.task.text_encoder)})
 
     with pytest.raises(ConfigurationError, match=r"task\.encoder_features: the run says 2048, .* of 160"):
-        begin_run(reading, make_here)
-
-
-class ReadingSettings(TextSettings):
-    """Of a task that reads features of a frozen model."""
-
-    encoder_features: int = 2048
-    features: FeatureKind = PooledFeatures()
+        begin_run(on_a_frozen_model(tmp_path / "run", encoder, encoder_features=2048), make_here)

@@ -63,7 +63,7 @@ def test_features_are_told_then_computed_once_by_the_sites_worker_group(settings
     assert "56 of 56" in again and "nothing" in again and "computed" not in again
     assert not (settings.folder / "feature-pass").exists()
     other = settings.model_copy(update={"encoder": write_frozen_encoder(settings.folder / "other", seed=2)})
-    with pytest.raises(DataError, match=r"features were not computed \(NO_DATA\): .*features\.log says why"):
+    with pytest.raises(DataError, match=r"features were not computed \(NO_DATA\): .*worker\.log says why"):
         _said(other, "pooled", predict=True)
 
 
@@ -88,9 +88,9 @@ def test_above_the_quota_nothing_is_computed_and_the_ways_out_are_told(settings:
 
 
 def test_a_window_that_the_map_has_no_room_for_is_refused(settings: SiteSettings) -> None:
-    with pytest.raises(ConfigurationError, match=r"features were not computed \(SETTINGS\): .*features\.log says why"):
+    with pytest.raises(ConfigurationError, match=r"features were not computed \(SETTINGS\): .*worker\.log says why"):
         _said(settings, "asymmetry-9x9-1x1", predict=True)
-    assert "has 9 × 9 cells, the encoder's map 4 × 3" in (settings.folder / "features.log").read_text()
+    assert "has 9 × 9 cells, the encoder's map 4 × 3" in (settings.folder / "worker.log").read_text()
 
 
 def test_images_of_other_settings_than_the_sites_yaml_are_refused(settings: SiteSettings) -> None:

@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from frozen_encoders import write_frozen_encoder
 from mammofed_shared.config.frozen_encoder import encoder_digest
 from mammofed_shared.config.run import RunSettings
 from mammofed_shared.config.site import SiteSettings, WorkerSettings
-from mammofed_shared.config.tasks import TASKS
 from mammofed_shared.config.text_encoder import folder_digest
 from mammofed_shared.errors import ConfigurationError, DataError
 from mammofed_shared.protocol.payload import reference_of
@@ -117,15 +115,14 @@ def _visit_of(settings: SiteSettings, run: Path, state: Path) -> tuple[Plan, Pat
 
 
 def test_a_run_on_a_frozen_model_is_planned_with_the_leads_folder_or_the_sites_own(
-    bare: SiteSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bare: SiteSettings, tmp_path: Path
 ) -> None:
     leads, own = (write_frozen_encoder(tmp_path / name, seed=seed) for seed, name in enumerate(("leads", "own")))
-    both: frozenset[str] = frozenset({"text_encoder", "encoder"})
-    monkeypatch.setitem(TASKS, "pretrain", replace(TASKS["pretrain"], needs=both))  # type: ignore[index, arg-type]
+    risk = {"task": {"name": "risk-mirai"}, "text_encoder": None}
     site = bare.model_copy(update={"encoder": own})
 
-    here = plan_of_run(site, _run_file(tmp_path / "here", encoder=str(leads)))
-    away = plan_of_run(site, _run_file(tmp_path / "away", encoder="/srv/of/the/lead"))
+    here = plan_of_run(site, _run_file(tmp_path / "here", **risk, encoder=str(leads)))
+    away = plan_of_run(site, _run_file(tmp_path / "away", **risk, encoder="/srv/of/the/lead"))
 
     assert (here.encoder, away.encoder) == (encoder_digest(leads), encoder_digest(own))
     assert here.encoder != away.encoder

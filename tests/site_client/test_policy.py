@@ -9,11 +9,10 @@ import pytest
 from bare_site import bare_site
 from federation import make_plan, small_state
 from frozen_encoders import write_frozen_encoder
-from mammofed_shared.config.features import FeatureKind, MapFeatures, PooledFeatures
 from mammofed_shared.config.frozen_encoder import encoder_digest
 from mammofed_shared.config.policy import PolicySettings
 from mammofed_shared.config.preprocessing import PreprocessingSettings
-from mammofed_shared.config.pretrain import PretrainSettings
+from mammofed_shared.config.risk import RiskAsymmiraiSettings, RiskMiraiSettings
 from mammofed_shared.config.site import SiteSettings
 from mammofed_shared.config.text_encoder import folder_digest
 from mammofed_shared.errors import RefusalCode, Refused
@@ -97,13 +96,6 @@ def test_a_text_encoder_that_is_not_there_refuses_the_visit(settings: SiteSettin
 # ── a frozen model ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class ReadingSettings(PretrainSettings):
-    """Of a task that reads features of a frozen model."""
-
-    encoder_features: int = 160
-    features: FeatureKind = PooledFeatures()
-
-
 def test_a_frozen_model_is_asked_for_by_its_digest(settings: SiteSettings, tmp_path: Path) -> None:
     encoder = write_frozen_encoder(tmp_path)
     plan = _plan(settings, encoder=encoder_digest(encoder))
@@ -126,11 +118,11 @@ def test_a_task_that_reads_longer_vectors_than_the_frozen_model_gives_is_refused
 ) -> None:
     encoder = write_frozen_encoder(tmp_path)
     site = settings.model_copy(update={"encoder": encoder})
-    plan = _plan(settings, encoder=encoder_digest(encoder), task=ReadingSettings())
+    plan = _plan(settings, encoder=encoder_digest(encoder), task=RiskMiraiSettings(encoder_features=160))
     permit(plan, site)
-    permit(plan.model_copy(update={"task": ReadingSettings(encoder_features=80, features=MapFeatures())}), site)
+    permit(plan.model_copy(update={"task": RiskAsymmiraiSettings(encoder_features=80)}), site)
 
-    refusal = _refusal(plan.model_copy(update={"task": ReadingSettings(encoder_features=2048)}), site)
+    refusal = _refusal(plan.model_copy(update={"task": RiskMiraiSettings()}), site)
     assert refusal.code is RefusalCode.SETTINGS
     assert "task.encoder_features of the run is 2048, the frozen model gives vectors of 160" in str(refusal)
 

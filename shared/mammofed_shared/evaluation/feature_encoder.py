@@ -15,7 +15,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -27,6 +26,7 @@ from mammofed_shared.errors import ConfigurationError, DataError, RefusalCode, V
 from mammofed_shared.evaluation.embed import encoded
 from mammofed_shared.evaluation.frozen_encoder import load_frozen_image_encoder
 from mammofed_shared.exam import Image
+from mammofed_shared.models.asymmirai import pooled_difference
 
 GPU_ITEMS_AT_ONCE = 16
 _LARGEST = float(torch.finfo(torch.float16).max)
@@ -61,8 +61,9 @@ class FeatureEncoder:
             images = read_encoder(folder).preprocessing
         except ConfigurationError as error:
             raise VisitFailed(RefusalCode.SETTINGS, str(error)) from error
+        self._size = (images.height, images.width)
         with torch.no_grad():
-            blank = torch.zeros((1, images.height, images.width), dtype=torch.uint8, device=device)
+            blank = torch.zeros((1, *self._size), dtype=torch.uint8, device=device)
             self.map_shape = tuple(self._encoder.feature_map(blank).shape[1:])
         self.row_shape = row_shape_of(kind, self.map_shape, self._encoder.num_features)
         self.at_once = GPU_ITEMS_AT_ONCE if device.type == "cuda" else 1
@@ -75,6 +76,10 @@ class FeatureEncoder:
         """
         keys = [item_key(item) for item in items]
         greys = stack_greys([_verified_grey(image) for item in items for image in item])
+        if greys.shape[1:] != self._size:
+            raise DataError(
+                f"prepared images: expected {self._size}, as the frozen model was trained on, found {greys.shape[1:]}"
+            )
         greys_NKHW = greys.reshape(len(items), -1, *greys.shape[1:])
         kind = self.kind
         cells = np.zeros((len(items), 0), np.int64)
@@ -107,7 +112,7 @@ class FeatureEncoder:
             return pooled_NF
         if isinstance(kind, AsymmetryFeatures):
             right_NChw, left_NChw = (self._encoder.feature_map(greys_NKHW[:, side]) for side in (0, 1))
-            return asymmetry(right_NChw, left_NChw, kind)
+            return pooled_difference(right_NChw, left_NChw, kind.window, kind.stride)
         maps_NChw = self._encoder.feature_map(greys_NKHW[:, 0])
         if kind.kind == "maps":
             return maps_NChw
@@ -139,12 +144,6 @@ def row_shape_of(kind: FeatureKind, map_shape: Sequence[int], num_features: int)
             )
         size = [(size[axis] - kind.window[axis]) // kind.stride[axis] + 1 for axis in (0, 1)]
     return (channels, *size)
-
-
-def asymmetry(right_NChw: Tensor, left_NChw: Tensor, kind: AsymmetryFeatures) -> Tensor:
-    """What differs between the breasts at each place: |Z_right − Z_left|, then the maximum of each window (paper: Risk
-    prediction, AsymMIRAI w/ Mammo-FM). All stored images have the chest wall left, so the difference is direct."""
-    return F.max_pool2d((right_NChw - left_NChw).abs(), kind.window, kind.stride)
 
 
 def drawn_cells(grey_HW: NDArray[np.uint8], map_size: Sequence[int], count: int, key: bytes) -> NDArray[np.int64]:

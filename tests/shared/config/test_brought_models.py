@@ -1,7 +1,6 @@
 """Which models a run names for its task, and the folder of a frozen one: whole, described, and known by its digest."""
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +10,8 @@ from frozen_encoders import write_frozen_encoder
 from mammofed_shared.config.brought_models import with_located_models
 from mammofed_shared.config.features import AsymmetryFeatures, MapFeatures, PatchFeatures, PooledFeatures
 from mammofed_shared.config.frozen_encoder import encoder_digest, read_encoder
+from mammofed_shared.config.run import RunSettings
 from mammofed_shared.config.site import DatasetSettings, SiteSettings
-from mammofed_shared.config.tasks import TASKS
 from mammofed_shared.errors import ConfigurationError
 from prepared import SMALL, TEXT_ENCODER
 from runs import small_run_settings
@@ -28,28 +27,32 @@ def copied(encoder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(encoder, tmp_path / "copied"))
 
 
-def test_a_run_names_the_models_of_its_task_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def on_a_frozen_model(folder: Path, encoder: str | None, **replaced: object) -> RunSettings:
+    return small_run_settings(
+        folder, **{"task": {"name": "risk-mirai"}, "text_encoder": None} | replaced, encoder=encoder
+    )
+
+
+def test_a_run_names_the_models_of_its_task_and_no_other(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="text_encoder: missing; the task 'pretrain' needs its folder"):
         small_run_settings(tmp_path, text_encoder=None)
     with pytest.raises(ValidationError, match="encoder: the task 'pretrain' uses none; leave it out"):
         small_run_settings(tmp_path, encoder="frozen")
+    with pytest.raises(ValidationError, match="encoder: missing; the task 'risk-mirai' needs its folder"):
+        on_a_frozen_model(tmp_path, None)
+    with pytest.raises(ValidationError, match="text_encoder: the task 'risk-mirai' uses none; leave it out"):
+        on_a_frozen_model(tmp_path, "frozen", text_encoder="text")
 
-    monkeypatch.setitem(TASKS, "pretrain", replace(TASKS["pretrain"], needs=frozenset({"encoder"})))  # type: ignore[index]
-
-    with pytest.raises(ValidationError, match="encoder: missing; the task 'pretrain' needs its folder"):
-        small_run_settings(tmp_path, text_encoder=None)
-    assert small_run_settings(tmp_path, text_encoder=None, encoder="frozen").encoder == Path("frozen")
+    assert on_a_frozen_model(tmp_path, "frozen").encoder == Path("frozen")
 
 
-def test_where_a_model_lies_does_not_change_a_runs_configuration(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    both: frozenset[str] = frozenset({"text_encoder", "encoder"})
-    monkeypatch.setitem(TASKS, "pretrain", replace(TASKS["pretrain"], needs=both))  # type: ignore[index, arg-type]
-    here, there = (small_run_settings(tmp_path, text_encoder=a, encoder=b) for a, b in ("ab", "cd"))
-    other = small_run_settings(tmp_path, text_encoder="a", encoder="b", seed=5)
+def test_where_a_model_lies_does_not_change_a_runs_configuration(tmp_path: Path) -> None:
+    here, there = (on_a_frozen_model(tmp_path, encoder) for encoder in ("here", "there"))
+    other = on_a_frozen_model(tmp_path, "here", seed=5)
 
     assert here.digest == there.digest != other.digest
+    texts = [small_run_settings(tmp_path, text_encoder=folder) for folder in ("here", "there")]
+    assert texts[0].digest == texts[1].digest != here.digest
 
 
 def test_a_frozen_model_says_what_it_is(encoder: Path, tmp_path: Path) -> None:

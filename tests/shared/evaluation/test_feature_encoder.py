@@ -27,7 +27,7 @@ from mammofed_shared.errors import DataError, RefusalCode, VisitFailed
 from mammofed_shared.evaluation.feature_encoder import FeatureEncoder, drawn_cells
 from mammofed_shared.evaluation.frozen_encoder import load_frozen_image_encoder
 from mammofed_shared.exam import Exam, View
-from prepared import prepare_dataset
+from prepared import SMALL, prepare_dataset
 
 CPU = torch.device("cpu")
 PAIRS = AsymmetryFeatures(window=(2, 2))
@@ -171,6 +171,14 @@ def test_pixels_that_are_not_those_of_the_table_are_refused(encoder: Path, image
         with pytest.raises(DataError, match="cannot be read, or is not the one that its table names"):
             found.load([(wrong,)])
     assert found.load([(first,)]).keys == [item_key((first,))]
+
+
+def test_images_of_another_size_than_the_model_was_trained_on_are_refused(images: list[Item], tmp_path: Path) -> None:
+    taller = {**SMALL.model_dump(), "height": 72}
+    found = FeatureEncoder(write_frozen_encoder(tmp_path, preprocessing=taller), PooledFeatures(), CPU)
+
+    with pytest.raises(DataError, match=r"expected \(72, 40\), as the frozen model was trained on, found \(64, 40\)"):
+        found.load(images[:2])
 
 
 def test_features_that_half_precision_cannot_hold_are_refused(encoder: Path, images: list[Item]) -> None:
