@@ -13,6 +13,7 @@ from mammofed_server.export import export_checkpoint
 from mammofed_server.run_state import RunState
 from mammofed_shared.config.frozen_encoder import encoder_digest, read_encoder
 from mammofed_shared.config.run import RunSettings
+from mammofed_shared.config.site import WorkerSettings
 from mammofed_shared.protocol.payload import Payload
 from mammofed_simulation.simulate import simulate, simulated
 from prepared import SMALL, site_settings
@@ -40,6 +41,12 @@ TENSORS = {
     "risk-asymmirai": {"weights.CC", "weights.MLO", "log_scale", "first_offset", "offset_steps"},
 }
 """All that is exchanged; nothing of the encoder is."""
+
+ONE_PROCESS = WorkerSettings(device="cpu", threads=1, preprocess_workers=1)
+WORKERS = {
+    "central": ONE_PROCESS,
+    "mayo": ONE_PROCESS.model_copy(update={"processes": 2, "distribution": "ddp", "micro_batch": 1}),
+}
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +79,8 @@ def _finished(folder: Path, encoder: Path, task: str, kind: str) -> RunState:
         }
     )
     sites = [
-        site_settings(folder / "hospitals" / site, site, seed).model_copy(update={"encoder": encoder})
-        for seed, site in enumerate(run.sites)
+        site_settings(folder / "hospitals" / site, site, seed).model_copy(update={"encoder": encoder, "worker": worker})
+        for seed, (site, worker) in enumerate(WORKERS.items())
     ]
     return simulate(*simulated(run, sites, folder / "simulated"))
 
