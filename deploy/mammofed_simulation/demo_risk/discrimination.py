@@ -66,7 +66,9 @@ def teacher_scores(exams: Iterable[Exam]) -> list[Score]:
             continue
         has_cancer, known = censored_labels(exam)
         scores += [
-            Score(year, bool(has_cancer[index]), exam.teacher[index]) for index, year in enumerate(YEARS) if known[index]
+            Score(year, bool(has_cancer[index]), exam.teacher[index])
+            for index, year in enumerate(YEARS)
+            if known[index]
         ]
     return scores
 
