@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mammofed_shared.config.vendors import VENDORS
 from mammofed_shared.errors import RefusalCode, Refused
 
 STEP = 5
@@ -39,22 +40,6 @@ class CountTable:
         """Name of a cell."""
         return f"{self.name}/{word}"
 
-
-VENDORS = (
-    "agfa",
-    "canon",
-    "carestream",
-    "fujifilm",
-    "ge",
-    "hologic",
-    "ims-giotto",
-    "konica",
-    "philips",
-    "planmed",
-    "siemens",
-    "other",
-)
-"""Every word of ``dicom.deidentify.vendor_of``, which this layer may not import; a test holds the two together."""
 
 TABLES = (
     CountTable("images", "vendor", VENDORS),

@@ -5,10 +5,11 @@ import math
 import pytest
 
 from federation import make_plan
+from mammofed_shared.config.vendors import VENDORS
 from mammofed_shared.dicom import deidentify
 from mammofed_shared.errors import RefusalCode, Refused
 from mammofed_shared.exam import View
-from mammofed_shared.protocol.quality import MOST, STEP, TABLES, VENDORS, check_counts
+from mammofed_shared.protocol.quality import MOST, STEP, TABLES, check_counts
 from mammofed_shared.protocol.release import check_metrics
 from small_counts import TOLD
 
