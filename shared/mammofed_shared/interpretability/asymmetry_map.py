@@ -4,16 +4,24 @@ Source: Mammo-FM, AsymMIRAI w/ Mammo-FM, equations 3 to 6: Δ has one number for
 their maximum is the view's score. All stored images have the chest wall left, so one window has the same place in both
 breasts.
 
-Shapes: h rows and w columns of the encoder's map, h' and w' places of the window; H rows and W columns of an image.
+Shapes: P = 2 pairs in the order of ``data.risk.PAIRS``; h rows and w columns of the encoder's map, h' and w' places of
+the window; H rows and W columns of an image.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mammofed_shared.config.features import AsymmetryFeatures
+from mammofed_shared.data.risk import PAIRS
+from mammofed_shared.exam import Laterality, View
+from mammofed_shared.interpretability.exam_maps import ExamMaps
 from mammofed_shared.interpretability.pointing import Box
+from mammofed_shared.models.asymmirai import AsymmetryHead, pooled_difference
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +35,47 @@ class AsymmetryMap:
     score: float
     cells: NDArray[np.float32]
     window: Box
+
+
+@dataclass(frozen=True, slots=True)
+class AsymmetryExplanation:
+    """Risks of the years 1 to 5, 0..1, and the map of each view that was taken of both breasts. The view with the
+    higher score drives the risk, which is made of their mean."""
+
+    risks: tuple[float, ...]
+    maps: Mapping[View, AsymmetryMap]
+
+
+@torch.no_grad()
+def explain_by_asymmetry(head: AsymmetryHead, kind: AsymmetryFeatures, exam: ExamMaps) -> AsymmetryExplanation | None:
+    """Where the breasts of an exam differ; None if no view was taken of both.
+
+    Args:
+        kind: window and stride of the run.
+    """
+    has_pair = [all((side, view) in exam.views for side in Laterality) for view in PAIRS]
+    if not any(has_pair):
+        return None
+    pairs = [_features(head, kind, exam, view) if found else None for view, found in zip(PAIRS, has_pair, strict=True)]
+    blank = torch.zeros_like(next(pair for pair in pairs if pair is not None))
+    features = torch.stack([blank if pair is None else pair for pair in pairs])[None]
+    risks = torch.sigmoid(head(features, torch.tensor([has_pair], device=features.device)).double())[0]
+    delta_Phw = head.maps(features)[0].cpu().numpy()
+    maps = {
+        view: asymmetry_map(delta_hw, kind, exam.map_size, exam.image_size)
+        for view, delta_hw, found in zip(PAIRS, delta_Phw, has_pair, strict=True)
+        if found
+    }
+    return AsymmetryExplanation(tuple(risks.tolist()), maps)
+
+
+def _features(head: AsymmetryHead, kind: AsymmetryFeatures, exam: ExamMaps, view: View) -> Tensor:
+    """What the head reads of one pair: M (C, h', w'), or in the order ``reference`` the maps of both sides (2, C, h,
+    w)."""
+    sides_2Chw = exam.maps[[exam.views.index((side, view)) for side in (Laterality.R, Laterality.L)]]
+    if head.order == "reference":
+        return sides_2Chw
+    return pooled_difference(sides_2Chw[:1], sides_2Chw[1:], kind.window, kind.stride)[0]
 
 
 def asymmetry_map(
