@@ -3,11 +3,9 @@
 Source: Mammo-FM, Interpreting the risk using SAE. The explained number is the risk of one year, as the head gives it
 for the features that the code gives back; its Shapley values sum to that risk minus the risk of an empty code.
 
-Shapes: A active neurons, M coalitions, V views, C channels, h × w cells of the map, F features, S sentences, D
-dimensions of the shared space.
+Shapes: A active neurons, M coalitions, V views, h × w cells of the map, F features.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,34 +13,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mammofed_shared.evaluation.embed import embed_texts
 from mammofed_shared.exam import Report
-from mammofed_shared.interpretability.coalition import Coalitions
+from mammofed_shared.interpretability.ablation import Reader, sentences_lost
 from mammofed_shared.interpretability.exam_maps import ExamMaps, risks_of
 from mammofed_shared.interpretability.heat_map import heat_map
-from mammofed_shared.interpretability.sentence import SentenceDrop, report_sentences, sentence_drops
+from mammofed_shared.interpretability.sentence import SentenceDrop
 from mammofed_shared.interpretability.shapley import shapley_values
-from mammofed_shared.interpretability.sparse_maps import sparse_maps
-from mammofed_shared.models.dual_encoder import DualEncoder
 from mammofed_shared.models.mirai import MiraiHead
-from mammofed_shared.models.sparse_autoencoder import SparseAutoencoder
-from mammofed_shared.report.tokenize import ReportTokenizer
 
 _COALITIONS_AT_ONCE = 128
 NUM_PERMUTATIONS = 100
 NUM_NEURONS = 8
 """Neurons that are shown, drawn and asked for their sentence."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reader:
-    """What reads an exam: models in evaluation mode, on one device."""
-
-    encoder: DualEncoder
-    tokenizer: ReportTokenizer
-    autoencoder: SparseAutoencoder
-    head: MiraiHead
-    device: torch.device
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +64,7 @@ class NeuronExplanation:
 @torch.no_grad()
 def explain_by_neurons(
     reader: Reader,
+    head: MiraiHead,
     exam: ExamMaps,
     report: Report | None,
     *,
@@ -99,27 +82,27 @@ def explain_by_neurons(
     Raises:
         VisitFailed: NOT_FINITE, the text encoder gives no number.
     """
-    maps = sparse_maps(reader.autoencoder, exam.maps, reader.autoencoder.levels[0])
-    coalitions = Coalitions(maps, reader.autoencoder, reader.encoder.image_encoder.pooling)
+    maps = reader.code(exam.maps)
+    coalitions = reader.coalitions(maps)
     neurons = coalitions.neurons_A.tolist()
 
     def risk(on_MA: Tensor) -> Tensor:
         on_MA = on_MA.to(reader.device)
         parts = range(0, len(on_MA), _COALITIONS_AT_ONCE)
         pooled = (coalitions.pooled(on_MA[start : start + _COALITIONS_AT_ONCE]) for start in parts)
-        return torch.cat([risks_of(reader.head, features_MVF, exam.views)[:, year - 1] for features_MVF in pooled])
+        return torch.cat([risks_of(head, features_MVF, exam.views)[:, year - 1] for features_MVF in pooled])
 
     found = shapley_values(risk, len(neurons), permutations=permutations, seed=seed)
     order = np.argsort(-np.abs(found.values), kind="stable")[:num_neurons].tolist()
     contributions = {neurons[place]: float(found.values[place]) for place in order}
     raising = [neuron for neuron, value in contributions.items() if value > 0] or list(contributions)
-    told = _sentences(reader, coalitions, report, [*([neuron] for neuron in contributions), raising])
+    told = sentences_lost(reader, coalitions, report, [*([neuron] for neuron in contributions), raising])
     image_features_1VF = reader.encoder.image_encoder.pool(exam.maps)[None]
     code_features_1VF = coalitions.pooled(coalitions.without([]))
     return NeuronExplanation(
         year=year,
-        risks=tuple(risks_of(reader.head, image_features_1VF, exam.views)[0].tolist()),
-        risks_of_code=tuple(risks_of(reader.head, code_features_1VF, exam.views)[0].tolist()),
+        risks=tuple(risks_of(head, image_features_1VF, exam.views)[0].tolist()),
+        risks_of_code=tuple(risks_of(head, code_features_1VF, exam.views)[0].tolist()),
         risk_of_empty=found.empty,
         parts=tuple(NeuronPart(*item, said) for item, said in zip(contributions.items(), told, strict=False)),
         num_others=len(neurons) - len(order),
@@ -128,16 +111,3 @@ def explain_by_neurons(
         raising=tuple(raising),
         sentences=told[-1],
     )
-
-
-def _sentences(
-    reader: Reader, coalitions: Coalitions, report: Report | None, off: Sequence[list[int]]
-) -> list[tuple[SentenceDrop, ...]]:
-    """What the sentences of the report lose without each of these groups of neurons."""
-    sentences = report_sentences(report)
-    if not sentences:
-        return [()] * len(off)
-    text_SD = embed_texts(reader.encoder, reader.tokenizer, reader.device, sentences)
-    on_MA = torch.cat([coalitions.without(neurons) for neurons in ([], *off)])
-    image_MVD = reader.encoder.project_images(coalitions.pooled(on_MA)).cpu()
-    return [tuple(sentence_drops(image_MVD[0], ablated_VD, sentences, text_SD)) for ablated_VD in image_MVD[1:]]

@@ -1,15 +1,16 @@
 """An explanation of models that are planted: what drives the risk, where and in which words is known."""
 
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from mammofed_shared.exam import Exam, Laterality, View
+from mammofed_shared.interpretability.ablation import Reader
 from mammofed_shared.interpretability.exam_maps import ExamMaps, exam_maps
-from mammofed_shared.interpretability.neuron_parts import NeuronExplanation, Reader, explain_by_neurons
+from mammofed_shared.interpretability.neuron_parts import NeuronExplanation, explain_by_neurons
 from mammofed_shared.models.mirai import MiraiHead
 from planted import (
     MASS,
@@ -24,12 +25,13 @@ from planted import (
 )
 
 CPU = torch.device("cpu")
+HEAD: Any = PlantedHead()
 PATCHES = {(Laterality.L, View.CC): (2, 1), (Laterality.L, View.MLO): (1, 2)}
 
 
 @pytest.fixture
 def reader() -> Reader:
-    return Reader(PlantedEncoder(), PlantedTokenizer(), planted_autoencoder(), PlantedHead(), CPU)  # type: ignore[arg-type]
+    return Reader(PlantedEncoder(), PlantedTokenizer(), planted_autoencoder(), CPU)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ def maps(reader: Reader, exam: Exam) -> ExamMaps:
 
 @pytest.fixture
 def found(reader: Reader, exam: Exam, maps: ExamMaps) -> NeuronExplanation:
-    return explain_by_neurons(reader, maps, exam.report, year=1)
+    return explain_by_neurons(reader, HEAD, maps, exam.report, year=1)
 
 
 def test_the_planted_neuron_drives_the_risk(found: NeuronExplanation) -> None:
@@ -83,7 +85,7 @@ def test_the_sentence_that_names_the_patch_is_chosen(found: NeuronExplanation) -
 def test_an_exam_without_report_has_no_sentence_and_the_same_contributions(
     reader: Reader, maps: ExamMaps, found: NeuronExplanation
 ) -> None:
-    silent = explain_by_neurons(reader, maps, None, year=1)
+    silent = explain_by_neurons(reader, HEAD, maps, None, year=1)
 
     assert silent.sentences == ()
     assert all(part.sentences == () for part in silent.parts)
@@ -91,7 +93,7 @@ def test_an_exam_without_report_has_no_sentence_and_the_same_contributions(
 
 
 def test_neurons_that_are_not_shown_are_told_as_one_sum(reader: Reader, maps: ExamMaps) -> None:
-    found = explain_by_neurons(reader, maps, REPORT, year=3, num_neurons=1)
+    found = explain_by_neurons(reader, HEAD, maps, REPORT, year=3, num_neurons=1)
 
     assert [part.neuron for part in found.parts] == [PATCH]
     assert found.num_others == 2
@@ -103,7 +105,7 @@ def test_neurons_that_are_not_shown_are_told_as_one_sum(reader: Reader, maps: Ex
 def test_a_view_that_was_not_taken_takes_no_part(reader: Reader, tmp_path: Path) -> None:
     views = [(Laterality.L, View.CC), (Laterality.R, View.CC)]
     maps = exam_maps(reader.encoder.image_encoder, planted_exam(tmp_path, PATCHES, views), CPU)
-    found = explain_by_neurons(reader, maps, None, year=1)
+    found = explain_by_neurons(reader, HEAD, maps, None, year=1)
 
     assert maps.views == tuple(views)
     assert found.heat.shape == (2, 4, 5)
@@ -114,7 +116,7 @@ def test_a_view_that_was_not_taken_takes_no_part(reader: Reader, tmp_path: Path)
 
 def test_where_no_neuron_raises_the_risk_all_are_asked_for_their_sentence(reader: Reader, tmp_path: Path) -> None:
     maps = exam_maps(reader.encoder.image_encoder, planted_exam(tmp_path, {}), CPU)
-    found = explain_by_neurons(reader, maps, REPORT, year=1)
+    found = explain_by_neurons(reader, HEAD, maps, REPORT, year=1)
 
     assert TISSUE in found.raising
     assert all(part.contribution <= 0 for part in found.parts)
@@ -123,7 +125,7 @@ def test_where_no_neuron_raises_the_risk_all_are_asked_for_their_sentence(reader
 def test_contributions_of_the_real_head_sum_to_its_risk(reader: Reader, maps: ExamMaps) -> None:
     torch.manual_seed(2)
     head = MiraiHead(3, width=32, num_layers=1, num_heads=2).eval()
-    found = explain_by_neurons(replace(reader, head=head), maps, REPORT, year=5, num_neurons=2)
+    found = explain_by_neurons(reader, head, maps, REPORT, year=5, num_neurons=2)
 
     total = sum(part.contribution for part in found.parts) + found.others
     assert total == pytest.approx(found.risks_of_code[4] - found.risk_of_empty, abs=1e-9)
