@@ -51,8 +51,8 @@ def load_exported(folder: Path, tasks: Collection[str], encoder: Digest) -> Expo
         weights = load_file(folder / _WEIGHTS_FILE)
     except (OSError, SafetensorError, ValidationError) as error:
         raise ConfigurationError(
-            f"{folder}: expected the export of a run of {wanted} ({_WEIGHTS_FILE}, {_MANIFEST_FILE}): {error}. The lead "
-            "makes it with `fl-server export`; copy all of it"
+            f"{folder}: expected the export of a run of {wanted} ({_WEIGHTS_FILE}, {_MANIFEST_FILE}): {error}. The "
+            "lead makes it with `fl-server export`; copy all of it"
         ) from error
     task = manifest.settings.task
     if task.name not in tasks:

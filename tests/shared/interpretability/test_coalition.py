@@ -62,6 +62,20 @@ def test_maxima_taken_part_by_part_are_those_of_the_whole(
 
 
 @pytest.mark.parametrize("pooling", ["avg", "avgmax"])
+def test_coalitions_made_of_the_one_before_are_those_made_anew(
+    autoencoder: SparseAutoencoder, maps: Tensor, pooling: Pooling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exam = Coalitions(sparse_maps(autoencoder, maps, LEVEL), autoencoder, pooling)
+    order = torch.randperm(len(exam.neurons_A), generator=torch.Generator().manual_seed(6)).argsort()
+    joining = order[None] < torch.arange(len(order) + 1)[:, None]
+    on_MA = torch.cat([joining, joining.flip(0), joining.flip(0)[-2:]])
+    found = exam.pooled(on_MA)
+    monkeypatch.setattr(coalition, "_MOST_CHANGES", -1)
+
+    torch.testing.assert_close(found, exam.pooled(on_MA), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["avg", "avgmax"])
 def test_an_exam_in_which_nothing_fires_is_the_bias(autoencoder: SparseAutoencoder, pooling: Pooling) -> None:
     bias = autoencoder.pre_bias.detach()
     silent = SparseAutoencoder(6, 24, [LEVEL, 24])
