@@ -22,7 +22,7 @@ class TopImages:
 
     ``values`` (N, T) float32, falling; ``images`` (N, T) int64, ``NO_IMAGE`` where a neuron has fired in fewer;
     ``cells`` (N, T) int64, where in the map it did; ``activity`` (N,) float64, the sum of its numbers over all cells;
-    ``num_images``: how many were looked at.
+    ``num_images``: how many were looked at; ``map_size``: (rows, columns) of their maps.
     """
 
     def __init__(self, num_neurons: int, num_top: int) -> None:
@@ -31,6 +31,7 @@ class TopImages:
         self.cells = np.zeros((num_neurons, num_top), np.int64)
         self.activity = np.zeros(num_neurons)
         self.num_images = 0
+        self.map_size = (0, 0)
 
     def add(self, image: int, maps: SparseMaps) -> None:
         """Look at one image; of equal numbers the earlier image stays before the later one.
@@ -47,6 +48,11 @@ class TopImages:
         highest = order[first]
         is_new = values_M[highest] > self.values[neurons, -1]
         self._insert(neurons[is_new], image, values_M[highest][is_new], cells_M[highest][is_new])
+        self.num_images += 1
+        self.map_size = maps.size
+
+    def pass_over(self) -> None:
+        """Count an image that cannot be read."""
         self.num_images += 1
 
     def busiest(self, count: int) -> list[int]:
@@ -66,7 +72,7 @@ class TopImages:
             "images": self.images,
             "cells": self.cells,
             "activity": self.activity,
-            "num_images": np.array([self.num_images], np.int64),
+            "sizes": np.array([self.num_images, *self.map_size], np.int64),
         }
 
     @classmethod
@@ -75,7 +81,8 @@ class TopImages:
         made = cls(*state["values"].shape)
         made.values, made.images, made.cells = (state[name].copy() for name in ("values", "images", "cells"))
         made.activity = state["activity"].copy()
-        made.num_images = int(state["num_images"][0])
+        made.num_images, *size = (int(number) for number in state["sizes"])
+        made.map_size = (size[0], size[1])
         return made
 
     def _insert(

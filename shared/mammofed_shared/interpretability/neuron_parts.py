@@ -6,6 +6,7 @@ for the features that the code gives back; its Shapley values sum to that risk m
 Shapes: A active neurons, M coalitions, V views, h × w cells of the map, F features.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,12 +73,14 @@ def explain_by_neurons(
     num_neurons: int = NUM_NEURONS,
     permutations: int = NUM_PERMUTATIONS,
     seed: int = 0,
+    report_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> NeuronExplanation:
     """Take the risk of one year apart, by the autoencoder's shortest code (k = 64 in the paper).
 
     Args:
         year: 1 to 5.
         permutations, seed: of the Shapley values' estimate; equal ones give equal values.
+        report_progress: called with the number of coalitions that were asked for, and about how many will be.
 
     Raises:
         VisitFailed: NOT_FINITE, the text encoder gives no number.
@@ -85,14 +88,16 @@ def explain_by_neurons(
     maps = reader.code(exam.maps)
     coalitions = reader.coalitions(maps)
     neurons = coalitions.neurons_A.tolist()
+    num_asked = 0
 
     def risk(on_MA: Tensor) -> Tensor:
-        on_MA = on_MA.to(reader.device)
-        parts = range(0, len(on_MA), _COALITIONS_AT_ONCE)
-        pooled = (coalitions.pooled(on_MA[start : start + _COALITIONS_AT_ONCE]) for start in parts)
-        return torch.cat([risks_of(head, features_MVF, exam.views)[:, year - 1] for features_MVF in pooled])
+        nonlocal num_asked
+        pooled_MVF = coalitions.pooled(on_MA.to(reader.device))
+        num_asked += len(on_MA)
+        report_progress(num_asked, max(num_asked, permutations * len(neurons)))
+        return risks_of(head, pooled_MVF, exam.views)[:, year - 1]
 
-    found = shapley_values(risk, len(neurons), permutations=permutations, seed=seed)
+    found = shapley_values(risk, len(neurons), permutations=permutations, seed=seed, at_once=_COALITIONS_AT_ONCE)
     order = np.argsort(-np.abs(found.values), kind="stable")[:num_neurons].tolist()
     contributions = {neurons[place]: float(found.values[place]) for place in order}
     raising = [neuron for neuron, value in contributions.items() if value > 0] or list(contributions)

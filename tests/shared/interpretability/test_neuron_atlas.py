@@ -62,8 +62,18 @@ def test_a_choice_that_was_written_down_goes_on_to_the_same() -> None:
     for number, maps in enumerate(exams[:11]):
         first.add(number, maps)
     later = TopImages.from_state(first.state())
+    assert later.map_size == (3, 2)
     for number, maps in enumerate(exams[11:], 11):
         later.add(number, maps)
 
     assert later.num_images == NUM_IMAGES
     assert all((later.state()[name] == array).all() for name, array in whole.state().items())
+
+
+def test_an_image_that_cannot_be_read_is_counted_and_changes_nothing_else() -> None:
+    top, _ = filled()
+    before = top.state()
+    top.pass_over()
+
+    assert top.num_images == NUM_IMAGES + 1
+    assert all((top.state()[name] == array).all() for name, array in before.items() if name != "sizes")
