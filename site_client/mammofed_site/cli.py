@@ -188,6 +188,69 @@ def teach_(
     teach(settings, load_or_create_key(settings.folder), weights, Console())
 
 
+@app.command("explain")
+def explain_(
+    site: Site,
+    exam: Annotated[
+        str, typer.Option("--exam", help="Accession number, study UID, or the pseudonym in exams.parquet.")
+    ],
+    config: Config = None,
+    overrides: Overrides = None,
+    risk: Annotated[
+        list[Path] | None,
+        typer.Option("--risk", help="Export of a run of risk-mirai or of risk-asymmirai; give it twice for both."),
+    ] = None,
+    autoencoder: Annotated[
+        Path | None, typer.Option("--autoencoder", help="Export of a run of sae: its neurons explain risk-mirai.")
+    ] = None,
+    year: Annotated[int, typer.Option("--year", min=1, max=5, help="Take the risk of so many years apart.")] = 5,
+    neurons: Annotated[int, typer.Option("--neurons", min=1, max=64, help="Neurons to show.")] = 8,
+    permutations: Annotated[
+        int,
+        typer.Option("--permutations", min=1, help="Orders of neurons to average over; more is slower and exacter."),
+    ] = 100,
+) -> None:
+    """Write a page on why one exam has its risk: where in the images, and in which words of its report.
+
+    The models are folders that `fl-server export` writes; they stand on the frozen model that `encoder` of the site's
+    YAML names. The page shows the exam's images and report: it is written to <folder>/explanations, readable by its
+    owner only, and stays in the hospital. Research use; not a medical device. docs/risk.md
+    """
+    from mammofed_site.explanations.command import ExplainRequest, explain_site_exam
+
+    settings = _settings(site, config, overrides)
+    start_logging(settings.folder / "explain.log", console=False)
+    request = ExplainRequest(tuple(risk or ()), autoencoder, year, permutations, neurons)
+    page = explain_site_exam(settings, load_or_create_key(settings.folder), exam, request, Console())
+    typer.echo(f"look at it: {page}")
+
+
+@app.command("atlas")
+def atlas_(
+    site: Site,
+    autoencoder: Annotated[Path, typer.Option("--autoencoder", help="Export of a run of sae.")],
+    config: Config = None,
+    overrides: Overrides = None,
+    neurons: Annotated[int, typer.Option("--neurons", min=1, max=1024, help="Neurons to show: the most active.")] = 64,
+    pictures: Annotated[int, typer.Option("--pictures", min=1, max=24, help="Images of each neuron.")] = 8,
+    images: Annotated[
+        int, typer.Option("--images", min=1, help="Most images to look at; more than the site has means all.")
+    ] = 2000,
+) -> None:
+    """Write a page on what the autoencoder's neurons stand for here: the images and sentences that each belongs to.
+
+    A call that was interrupted is gone on with by the next one. The page shows images and sentences of reports: it is
+    written to <folder>/explanations, readable by its owner only, and stays in the hospital.
+    """
+    from mammofed_site.explanations.command import AtlasRequest, make_site_atlas
+
+    settings = _settings(site, config, overrides)
+    start_logging(settings.folder / "explain.log", console=False)
+    typer.echo(
+        f"look at it: {make_site_atlas(settings, AtlasRequest(autoencoder, neurons, pictures, images), Console())}"
+    )
+
+
 @app.command("ledger")
 def ledger_(site: Site, config: Config = None, overrides: Overrides = None) -> None:
     """Show what this site contributed, and check that its ledger and audit record are as they were written.

@@ -284,6 +284,19 @@ def names_of(prepared: Path, numbers: Iterable[int]) -> dict[str, int]:
     return {row[0].hex(): number for number, row in found.items() if row is not None}
 
 
+def exams_of_accession(prepared: Path, accession: str) -> set[str]:
+    """The exams (pseudonyms) whose accepted images have this pseudonym of an accession number."""
+    path = prepared / JOURNAL_NAME
+    if not path.exists():
+        return set()
+    base = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        query = "SELECT DISTINCT exam FROM file WHERE item IS NOT NULL AND json_extract(item, '$.accession') = ?"
+        return {str(row[0]) for row in base.execute(query, (accession,))}
+    finally:
+        base.close()
+
+
 def stamp_of(path: Path) -> Stamp:
     """The stamp of a file as it is now; no real stamp where it cannot be asked (a broken link)."""
     try:

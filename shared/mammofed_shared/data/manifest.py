@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mammofed_shared.data.prepared import read_preprocessing
@@ -35,12 +36,15 @@ _EXAM_COLUMNS = (
 )
 
 
-def read_exams(datasets: Iterable[tuple[str, Path]], preprocessing_digest: str | None = None) -> list[Exam]:
+def read_exams(
+    datasets: Iterable[tuple[str, Path]], preprocessing_digest: str | None = None, *, only: str | None = None
+) -> list[Exam]:
     """All exams of several prepared data sets, in the order of data set, then pseudonym.
 
     Args:
         datasets: name and prepared folder of each.
         preprocessing_digest: refuse a data set that was prepared with other settings.
+        only: pseudonym of an exam; all others are left out.
 
     Raises:
         DataError: a data set is not prepared, or prepared otherwise.
@@ -55,22 +59,23 @@ def read_exams(datasets: Iterable[tuple[str, Path]], preprocessing_digest: str |
                 RefusalCode.PREPROCESSING_MISMATCH,
             )
         images: dict[str, list[Row]] = {}
-        for row in _rows(prepared, "images", _IMAGE_COLUMNS):
+        for row in _rows(prepared, "images", _IMAGE_COLUMNS, only):
             images.setdefault(row["exam"], []).append(row)
-        for row in _rows(prepared, "exams", _EXAM_COLUMNS):
+        for row in _rows(prepared, "exams", _EXAM_COLUMNS, only):
             found = _images(prepared, images.get(row["exam"], []), Split(row["split"]))
             if found:
                 exams.append(_exam(name, row, found))
     return sorted(exams, key=lambda exam: (exam.dataset, exam.exam))
 
 
-def _rows(prepared: Path, table: str, columns: tuple[str, ...]) -> Iterator[Row]:
+def _rows(prepared: Path, table: str, columns: tuple[str, ...], only: str | None) -> Iterator[Row]:
     try:
         with pq.ParquetFile(prepared / f"{table}.parquet") as file:
             for batch in file.iter_batches(columns=list(columns)):
                 if batch.num_columns != len(columns):
                     raise DataError("a data set was prepared by another version: run `site-client preprocess` again")
-                yield from batch.to_pylist()
+                wanted = batch if only is None else batch.filter(pc.equal(batch["exam"], only))
+                yield from wanted.to_pylist()
     except (OSError, pa.ArrowException) as error:
         raise DataError("a table of a data set cannot be read: run `site-client preprocess` again") from error
 

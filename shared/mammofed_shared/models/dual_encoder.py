@@ -44,8 +44,11 @@ class DualEncoder(nn.Module):
 
     def embed_images(self, grey_BHW: Tensor) -> Tensor:
         """Unit vectors (B, D) in float32."""
-        projected = self.image_projection(self.image_encoder(grey_BHW))
-        return F.normalize(cast(Tensor, projected).float(), dim=-1)
+        return self.project_images(self.image_encoder(grey_BHW))
+
+    def project_images(self, features_BF: Tensor) -> Tensor:
+        """Unit vectors (…, D) in float32 of what the image encoder gives, (…, F)."""
+        return F.normalize(cast(Tensor, self.image_projection(features_BF)).float(), dim=-1)
 
     def embed_texts(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
         """Unit vectors (B, D) in float32."""

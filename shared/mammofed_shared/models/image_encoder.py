@@ -100,8 +100,11 @@ class ImageEncoder(nn.Module):
 
     def forward(self, grey_BHW: Tensor) -> Tensor:
         """Vectors (B, ``num_features``)."""
-        features = self.feature_map(grey_BHW)
-        mean = features.mean(dim=(2, 3))
+        return self.pool(self.feature_map(grey_BHW))
+
+    def pool(self, map_BChw: Tensor) -> Tensor:
+        """Vectors (B, ``num_features``) of feature maps."""
+        mean = map_BChw.mean(dim=(2, 3))
         if self.pooling == "avg":
             return mean
-        return torch.cat([mean, features.amax(dim=(2, 3))], dim=1)
+        return torch.cat([mean, map_BChw.amax(dim=(2, 3))], dim=1)
