@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mammofed_site.explanations.models import load_models
 from rich.console import Console
 
 from mammofed_server.run_state import RunState
@@ -21,6 +20,7 @@ from mammofed_simulation.demo_risk.results import ModelRow, RiskResults
 from mammofed_simulation.demo_risk.runs import AUTOENCODER, HEADS, RiskRun, simulate_all, write_runs
 from mammofed_simulation.demo_risk.summary import print_summary
 from mammofed_simulation.hospitals import FOLLOWED, DemoHospital, write_hospital
+from mammofed_site.explanations.models import load_models
 
 _NUM_PHASES = 6
 _INDENT = "     "
@@ -108,8 +108,8 @@ class _Story:
         """One page by the command of a hospital, and all held-out masses by the same code."""
         models = self._root / "models"
         for name in (*HEADS, AUTOENCODER):
-            words = ("--config", str(runs[name].run_file), "--output", str(models / name))
-            self._run(f"export-{name}", "fl-server", "export", *words)
+            told = ("--config", str(runs[name].run_file), "--output", str(models / name))
+            self._run(f"export-{name}", "fl-server", "export", *told)
         planted = {site: planted_exams(self._sites[site], self._hospitals[site]) for site in self._sites}
         site, shown = _most_interesting(planted)
         risks = [word for head in HEADS for word in ("--risk", str(models / head))]

@@ -97,6 +97,7 @@ class AsymmetryHead(nn.Module):
             moved_BCHW = pooled_difference(right_BCHW, left_BCHW, self.window, self.stride)
         else:
             moved_BCHW = self._projected(weight_CC, features)
+        moved_BCHW = moved_BCHW.float()  # under autocast squares would overflow, and R have equal values by rounding
         # A norm has no gradient at 0, where both breasts are alike to the bit.
         return (moved_BCHW.square().sum(dim=1) + torch.finfo(moved_BCHW.dtype).tiny).sqrt()
 

@@ -104,6 +104,16 @@ def test_risk_never_falls_with_the_year_and_rises_with_asymmetry() -> None:
     assert (head(2 * features, BOTH) > logits).all()
 
 
+def test_large_differences_stay_finite_in_half_precision() -> None:
+    head = AsymmetryHead(64)
+    features = 500 * torch.rand(3, 2, 64, 4, 4)
+    with torch.autocast("cpu", torch.float16):
+        raw = head.raw(features, BOTH)
+
+    assert raw.dtype == torch.float32
+    assert torch.allclose(raw, head.raw(features, BOTH), rtol=5e-3)
+
+
 def test_equal_breasts_have_a_gradient_that_is_finite() -> None:
     head = AsymmetryHead(6)
     head(torch.zeros(3, 2, 6, 4, 4), BOTH).sum().backward()
