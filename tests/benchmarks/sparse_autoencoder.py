@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from mammofed_shared.losses.sparsity import sparsity_loss
+from mammofed_shared.models.nested_codes import EVERY_LEVEL, turns_of
 from mammofed_shared.models.sparse_autoencoder import SparseAutoencoder
 from mammofed_shared.training.engine import WholeModelEngine
 from mammofed_shared.training.group import WorkerGroup
@@ -49,17 +50,21 @@ def products(features_BF: Tensor, code_BN: Tensor) -> Callable[[], None]:
     return multiply
 
 
-def training(model: SparseAutoencoder, features_BF: Tensor) -> Callable[[], None]:
+def training(model: SparseAutoencoder, features_BF: Tensor, *, in_turn: bool) -> Callable[[], None]:
     """One step of a visit, as a function."""
+    count = len(features_BF)
+    turn_B, weight_B = map(torch.from_numpy, turns_of(count, len(model.wide_levels)))
+    if not in_turn:
+        turn_B, weight_B = torch.full((count,), EVERY_LEVEL), torch.ones(count)
     engine = WholeModelEngine(model, WorkerGroup(Hardware()), weight_decay=0.0, clip_norm=1.0, is_fp16=False)
 
     def step() -> None:
-        error_B, sum_B, power_B = engine.forward((features_BF,))[0].unbind(1)
+        error_B, sum_B, power_B = engine.forward((features_BF, turn_B, weight_B))[0].unbind(1)
         loss = sparsity_loss(error_B, sum_B, power_B, variant="paper", l1_weight=0.01).mean()
         with engine.chunk(is_last=True):
             engine.backward(loss)
         engine.step(1e-4)
-        model.note_step(model.fired)
+        model.note_fired(model.fired)
 
     return step
 
@@ -75,8 +80,9 @@ def main() -> int:
     torch.utils.deterministic.fill_uninitialized_memory = False
     torch.manual_seed(0)
     features_BF = torch.randn(arguments.batch, NUM_FEATURES)
-    model = SparseAutoencoder(NUM_FEATURES, NUM_NEURONS, LEVELS, in_turn=not arguments.all_levels).train()
-    step, multiply = training(model, features_BF), products(features_BF, model.encode(features_BF).detach())
+    model = SparseAutoencoder(NUM_FEATURES, NUM_NEURONS, LEVELS).train()
+    step = training(model, features_BF, in_turn=not arguments.all_levels)
+    multiply = products(features_BF, model.encode(features_BF))
     seconds = []
     for pair in range(arguments.pairs + 1):
         began_s = time.perf_counter()

@@ -11,32 +11,45 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+EVERY_LEVEL = -1
+"""Turn of a sample that is trained at all wide levels."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Samples of a batch at one level, and what the error of each counts."""
+    """Samples of a batch at one level."""
 
     rows: slice
     level: int
-    weight: float
 
 
-def parts_of(num_samples: int, levels: Sequence[int], *, in_turn: bool) -> list[Part]:
-    """Every level with the whole batch, or with a part of it that counts for the whole.
+def turns_of(num_samples: int, num_levels: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Which level each sample of a step is trained at, and what its error counts there, both (B,).
 
-    Parts have equal lengths but for one sample, and weights that make up for it; a level for which no sample is left
-    has none. Batches are drawn at random, so which samples a level gets is random, too.
+    Each level has an equal part of the step, of neighbouring samples, but for one sample; the weights make up for that:
+    the mean over the step of weighted errors is the sum over the levels of their mean errors. Steps are drawn at
+    random, so which samples a level gets is random, too.
     """
-    if not in_turn:
-        return [Part(slice(0, num_samples), level, 1.0) for level in levels]
-    edges = [num_samples * number // len(levels) for number in range(len(levels) + 1)]
-    spans = [(level, start, stop) for level, start, stop in zip(levels, edges, edges[1:], strict=False) if stop > start]
-    return [Part(slice(start, stop), level, num_samples / (stop - start)) for level, start, stop in spans]
+    turn_B = np.arange(num_samples) * num_levels // max(num_samples, 1)
+    sizes_L = np.bincount(turn_B, minlength=num_levels)
+    return turn_B, (num_samples / sizes_L[turn_B]).astype(np.float32)
+
+
+def parts_of(turn_B: Tensor, levels: Sequence[int]) -> list[Part]:
+    """The parts of a batch whose samples have these turns: numbers of levels, or ``EVERY_LEVEL``."""
+    parts, start = [], 0
+    runs = torch.unique_consecutive(turn_B, return_counts=True)
+    for turn, count in zip(runs[0].tolist(), runs[1].tolist(), strict=True):
+        rows = slice(start, start := start + count)
+        parts += [Part(rows, level) for level in (levels if turn == EVERY_LEVEL else levels[turn : turn + 1])]
+    return parts
 
 
 def keep_largest(code_BN: Tensor, level: int) -> Tensor:
@@ -50,15 +63,15 @@ def keep_largest(code_BN: Tensor, level: int) -> Tensor:
 class WideErrors(torch.autograd.Function):
     """Encoding, and the squared errors of the levels that take a product of whole matrices.
 
-    ``apply(features_BF, encoder_NF, offset_N, dictionary_NF, bias_F, parts, num_kept)`` gives, for the code
+    ``apply(features_BF, encoder_NF, offset_N, dictionary_NF, bias_F, weight_B, parts, num_kept)`` gives, for the code
     z = ReLU(E·x + offset) and x̂ = Wᵀ·kept(z) + bias:
 
-    - the weighted sum over the parts of ‖x − x̂‖² (B,),
+    - the sum over the parts that a sample is in of its ``weight`` · ‖x − x̂‖² (B,),
     - Σ z (B,),
     - the ``num_kept`` largest numbers of z, falling, and their neurons, (B, K) each,
     - which neurons have fired (N,).
 
-    The features get no gradient.
+    Neither features nor weights get a gradient.
     """
 
     @staticmethod
@@ -69,6 +82,7 @@ class WideErrors(torch.autograd.Function):
         offset_N: Tensor,
         dictionary_NF: Tensor,
         bias_F: Tensor,
+        weight_B: Tensor,
         parts: Sequence[Part],
         num_kept: int,
     ) -> tuple[Tensor, ...]:
@@ -79,12 +93,12 @@ class WideErrors(torch.autograd.Function):
         for part in parts:
             kept_RN = keep_largest(code_BN[part.rows], part.level)
             missing_RF = torch.addmm(wanted_BF[part.rows], kept_RN, dictionary_NF, alpha=-1)
-            error_B[part.rows] += part.weight * missing_RF.square().sum(dim=1)
+            error_B[part.rows] += weight_B[part.rows] * missing_RF.square().sum(dim=1)
             kept.append(kept_RN)
             missing.append(missing_RF)
         largest_BK, neurons_BK = code_BN.topk(num_kept, dim=1, sorted=True)
         fired_N = code_BN.amax(dim=0) > 0
-        ctx.save_for_backward(features_BF, dictionary_NF, code_BN, neurons_BK, *kept, *missing)
+        ctx.save_for_backward(features_BF, dictionary_NF, weight_B, code_BN, neurons_BK, *kept, *missing)
         ctx.parts = parts
         ctx.mark_non_differentiable(neurons_BK, fired_N)
         return error_B, code_BN.sum(dim=1), largest_BK, neurons_BK, fired_N
@@ -93,14 +107,14 @@ class WideErrors(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         error_grad_B, sum_grad_B, largest_grad_BK = grads[:3]
-        features_BF, dictionary_NF, code_BN, neurons_BK, *rest = ctx.saved_tensors
+        features_BF, dictionary_NF, weight_B, code_BN, neurons_BK, *rest = ctx.saved_tensors
         kept, missing = rest[: len(ctx.parts)], rest[len(ctx.parts) :]
         code_grad_BN = torch.zeros_like(code_BN) if not ctx.parts else torch.empty_like(code_BN)
         dictionary_grad_NF = torch.zeros_like(dictionary_NF)
         bias_grad_F = torch.zeros_like(dictionary_NF[0])
         filled = 0
         for part, kept_RN, missing_RF in zip(ctx.parts, kept, missing, strict=True):
-            given_grad_RF = missing_RF * (-2 * part.weight * error_grad_B[part.rows, None])
+            given_grad_RF = missing_RF * (-2 * weight_B * error_grad_B)[part.rows, None]
             is_first = part.rows.start >= filled
             target_RN = code_grad_BN[part.rows] if is_first else torch.empty_like(kept_RN)
             torch.mm(given_grad_RF, dictionary_NF.T, out=target_RN)
@@ -114,7 +128,7 @@ class WideErrors(torch.autograd.Function):
         code_grad_BN.scatter_add_(1, neurons_BK, largest_grad_BK)
         code_grad_BN.add_(sum_grad_B[:, None]).masked_fill_(code_BN == 0, 0)
         encoder_grad_NF = code_grad_BN.T @ features_BF
-        return None, encoder_grad_NF, code_grad_BN.sum(dim=0), dictionary_grad_NF, bias_grad_F, None, None
+        return None, encoder_grad_NF, code_grad_BN.sum(dim=0), dictionary_grad_NF, bias_grad_F, None, None, None
 
 
 def narrow_errors(

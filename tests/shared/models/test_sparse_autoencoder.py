@@ -1,23 +1,23 @@
-"""The sparse autoencoder: nested codes, what they cost, and neurons that never fire."""
+"""The sparse autoencoder: nested codes, their errors and gradients, and which neurons are heard."""
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from mammofed_shared.models.dead_neurons import badly_reconstructed, dead_neurons, fresh_rows
-from mammofed_shared.models.nested_codes import keep_largest
-from mammofed_shared.models.sparse_autoencoder import NEVER, SparseAutoencoder
+from mammofed_shared.models.nested_codes import EVERY_LEVEL, keep_largest, turns_of
+from mammofed_shared.models.sparse_autoencoder import SparseAutoencoder
 
 FEATURES, NEURONS = 12, 128
 LEVELS = (2, 3, 16, 40, 128)
 """The first two are decoded neuron by neuron."""
 
 
-def autoencoder(*, in_turn: bool = True, levels: tuple[int, ...] = LEVELS) -> SparseAutoencoder:
+def autoencoder(levels: tuple[int, ...] = LEVELS) -> SparseAutoencoder:
     torch.manual_seed(0)
-    model = SparseAutoencoder(FEATURES, NEURONS, levels, in_turn=in_turn)
+    model = SparseAutoencoder(FEATURES, NEURONS, levels)
     with torch.no_grad():
         model.pre_bias.normal_()
         model.encoder_bias.normal_(std=0.1)
@@ -29,8 +29,12 @@ def patches(count: int = 12) -> Tensor:
     return torch.randn(count, FEATURES, generator=torch.Generator().manual_seed(1))
 
 
-def figures(model: SparseAutoencoder, features: Tensor) -> tuple[Tensor, ...]:
-    return model(features)[0].unbind(1)
+def figures(model: SparseAutoencoder, features: Tensor, *, in_turn: bool = False) -> tuple[Tensor, ...]:
+    count = len(features)
+    turns = (np.full(count, EVERY_LEVEL), np.ones(count, np.float32))
+    if in_turn:
+        turns = turns_of(count, len(model.wide_levels))
+    return model(features, *map(torch.from_numpy, turns))[0].unbind(1)
 
 
 def naive_errors(model: SparseAutoencoder, features: Tensor) -> Tensor:
@@ -82,7 +86,7 @@ def test_reconstruction_has_the_error_that_is_told_of_it() -> None:
 
 
 def test_training_minimises_the_mean_of_the_errors_and_sees_sum_and_length() -> None:
-    model = autoencoder(in_turn=False)
+    model = autoencoder()
 
     error, total, power = figures(model, patches())
 
@@ -93,7 +97,7 @@ def test_training_minimises_the_mean_of_the_errors_and_sees_sum_and_length() -> 
 
 @pytest.mark.parametrize("levels", [LEVELS, (2,), (40,), (128,)], ids=["both", "narrow", "wide", "whole"])
 def test_gradients_are_those_of_the_definition(levels: tuple[int, ...]) -> None:
-    model, naive = (autoencoder(in_turn=False, levels=levels) for _ in range(2))
+    model, naive = (autoencoder(levels) for _ in range(2))
 
     error, total, _ = figures(model, patches())
     (error + 0.1 * total).mean().backward()
@@ -108,14 +112,15 @@ def test_gradients_are_those_of_the_definition(levels: tuple[int, ...]) -> None:
 
 def test_turns_have_the_gradient_of_all_levels_in_the_mean() -> None:
     """Every sample has had every turn once the batch was rolled through all wide levels."""
-    whole, turning = autoencoder(in_turn=False), autoencoder()
+    whole, turning = autoencoder(), autoencoder()
     num_wide = 3
     third = len(patches()) // num_wide
+    assert turning.wide_levels == LEVELS[-num_wide:]
 
     figures(whole, patches())[0].mean().backward()
-    one_turn = torch.autograd.grad(figures(turning, patches())[0].mean(), turning.decoder)[0]
+    one_turn = torch.autograd.grad(figures(turning, patches(), in_turn=True)[0].mean(), turning.decoder)[0]
     for turn in range(num_wide):
-        (figures(turning, patches().roll(turn * third, dims=0))[0].mean() / num_wide).backward()
+        (figures(turning, patches().roll(turn * third, dims=0), in_turn=True)[0].mean() / num_wide).backward()
 
     assert whole.decoder.grad is not None
     assert not torch.allclose(one_turn, whole.decoder.grad, rtol=1e-2)
@@ -124,10 +129,22 @@ def test_turns_have_the_gradient_of_all_levels_in_the_mean() -> None:
 
 
 def test_turns_of_unequal_length_weigh_alike() -> None:
-    whole, turning = autoencoder(in_turn=False), autoencoder()
     alike = patches(1).expand(7, -1)
+    assert turns_of(7, 3)[0].tolist() == [0, 0, 0, 1, 1, 2, 2]
 
-    torch.testing.assert_close(figures(turning, alike)[0].mean(), figures(whole, alike)[0].mean())
+    in_turn, whole = figures(autoencoder(), alike, in_turn=True), figures(autoencoder(), alike)
+
+    torch.testing.assert_close(in_turn[0].mean(), whole[0].mean())
+
+
+def test_a_step_in_chunks_has_the_turns_of_the_whole_step() -> None:
+    model = autoencoder()
+    turn, weight = map(torch.from_numpy, turns_of(12, 3))
+
+    whole = model(patches(), turn, weight)[0]
+    chunks = [model(*rows)[0] for rows in zip(patches().split(5), turn.split(5), weight.split(5), strict=True)]
+
+    torch.testing.assert_close(torch.cat(chunks), whole)
 
 
 def test_the_dictionary_has_unit_rows_whatever_the_decoder_is() -> None:
@@ -147,25 +164,26 @@ def test_a_new_autoencoder_gives_random_features_back_in_the_mean() -> None:
     assert float((given * features).sum() / features.square().sum()) == pytest.approx(1, abs=0.1)
 
 
-def test_a_neuron_is_heard_when_it_fires_in_training_and_counts_silent_steps_since() -> None:
+def test_a_neuron_is_heard_when_it_fires_in_training_and_counts_silent_epochs_since() -> None:
     model = autoencoder()
     with torch.no_grad():
         model.encoder[5] = 0
         model.encoder_bias[5] = -1  # never fires
-    assert model.heard.tolist() == [NEVER] * NEURONS
-
-    model.eval()(patches())
-    assert not bool(model.fired.any())
     fires = model.encode(patches()).amax(dim=0) > 0
-    model.train()
+    assert not fires.all() and fires.any()
+
+    figures(model.eval(), patches())
+    assert not model.fired.any()
+    model.train().begin_epoch()
     for half in patches().split(6):
-        model(half)
-    model.note_step(model.fired)
-    assert torch.equal(model.heard == 0, fires)
-    assert int(fires.sum()) > 0
-    assert int(model.heard[5]) == NEVER - 1
-    model.note_step(model.fired)
-    assert torch.equal(model.heard == -1, fires)
+        figures(model, half)
+        model.note_fired(model.fired)
+    assert torch.equal(model.heard == 1, fires)
+    assert not model.fired.any()
+    for expected in ([0, -1], [-1, -2]):
+        model.begin_epoch()
+        assert sorted(set(model.heard.tolist()), reverse=True) == expected
+        assert torch.equal(model.heard == expected[0], fires)
 
 
 def test_heard_is_a_counter_that_travels() -> None:
@@ -173,45 +191,3 @@ def test_heard_is_a_counter_that_travels() -> None:
 
     assert state["heard"].dtype == torch.int64
     assert "fired" not in state
-
-
-def test_dead_is_what_was_silent_before_the_visit_and_in_it() -> None:
-    heard = torch.tensor([NEVER - 10, -110, -109, -10, 0, -10_000])
-
-    assert dead_neurons(heard, steps_here=10, window=100).tolist() == [0, 1, 5]
-
-
-def test_of_two_sites_the_one_that_heard_a_neuron_last_counts() -> None:
-    """Of counters the coordinator keeps the largest."""
-    here, there = torch.tensor([-500, 0]), torch.tensor([-3, -500])
-
-    assert dead_neurons(torch.maximum(here, there), steps_here=0, window=100).tolist() == []
-
-
-def test_samples_are_drawn_by_their_error_and_alike_for_equal_seeds() -> None:
-    error = torch.tensor([0.0, 1.0, 3.0, 0.0])
-
-    assert sorted(badly_reconstructed(error, 4, seed=1).tolist()) == [1, 2]
-    first = [int(badly_reconstructed(error, 1, seed=seed)[0]) for seed in range(400)]
-    assert first == [int(badly_reconstructed(error, 1, seed=seed)[0]) for seed in range(400)]
-    assert first.count(2) / 400 == pytest.approx(0.9, abs=0.05)
-    assert badly_reconstructed(torch.zeros(3), 2, seed=1).tolist() == []
-
-
-def test_revived_neurons_fire_on_their_samples() -> None:
-    model = autoencoder()
-    rows = torch.tensor([3, 7])
-    with torch.no_grad():
-        model.encoder_bias[rows] = -100.0
-        assert float(model.encode(patches())[:, rows].max()) == 0.0
-
-        encoder, decoder = fresh_rows(model, patches()[:2])
-        model.encoder[rows], model.decoder[rows], model.encoder_bias[rows] = encoder, decoder, 0.0
-
-    code = model.encode(patches())
-    assert float(code[0, 3]) > 0 and float(code[1, 7]) > 0
-    torch.testing.assert_close(encoder.norm(dim=1), torch.full((2,), 0.2 * float(_mean_length(autoencoder()))))
-
-
-def _mean_length(model: SparseAutoencoder) -> Tensor:
-    return model.encoder.detach().norm(dim=1).mean()
