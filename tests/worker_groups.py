@@ -16,13 +16,14 @@ from torch import Tensor, nn
 
 from mammofed_shared.config.features import PooledFeatures
 from mammofed_shared.config.pretrain import OptimizerSettings
+from mammofed_shared.config.sparse_autoencoder import SaeSettings
 from mammofed_shared.config.text_adaptation import TextSettings
 from mammofed_shared.data.features import items_of
 from mammofed_shared.losses.contrastive import mvs_loss
 from mammofed_shared.models.dual_encoder import LARGEST_LOG_SCALE, DualEncoder
 from mammofed_shared.models.image_encoder import ImageEncoder
 from mammofed_shared.models.text_encoder import TextEncoder
-from mammofed_shared.training import text, zero
+from mammofed_shared.training import sparse_autoencoder, text, zero
 from mammofed_shared.training.engine import Engine
 from mammofed_shared.training.engine_of import make_engine
 from mammofed_shared.training.feature_pass import ensure_features
@@ -32,6 +33,7 @@ from mammofed_shared.training.hardware import Hardware
 from mammofed_shared.training.kept import average_buffers, load_moments, save_moments
 from mammofed_shared.training.share import Share
 from mammofed_shared.training.site_data import SiteData
+from mammofed_shared.training.sparse_autoencoder import SaeTask
 from mammofed_shared.training.step import Losses, accumulate_gradients
 from report_exams import report_exams
 
@@ -170,6 +172,26 @@ def text_steps(hardware: Hardware, num_steps: int) -> dict[str, Any]:
     return engine.weights()
 
 
+def sparse_steps(hardware: Hardware, settings: SaeSettings, data: SiteData, num_steps: int) -> dict[str, Any]:
+    """Weights and counters after some steps of a sparse autoencoder, each the first of an epoch.
+
+    Half of the neurons are silent from the beginning on.
+    """
+    group = WorkerGroup(hardware)
+    torch.manual_seed(0)
+    task = SaeTask(settings, sparse_autoencoder.build_model(settings, None, False), data, group)
+    task.model.encoder_bias.data[::2] = -1000.0
+    engine = make_engine(task.model, group, settings.optimizer, "fp32")
+    task.model.train()
+    for epoch in range(num_steps):
+        task.begin_epoch(1, epoch)
+        share = next(task.shares(1, epoch, 0))
+        accumulate_gradients(task, engine, group, share, "fp32", hardware.micro_batch, seed=epoch)
+        engine.step(1e-3)
+        task.after_step(engine)
+    return engine.weights()
+
+
 def dtypes_on_a_gpu(hardware: Hardware) -> list[str]:
     """Type of the projected images in bf16, for whoever asks as on a GPU whether there is autocast."""
     is_enabled = torch.is_autocast_enabled
@@ -201,6 +223,7 @@ PARTS = {
     "gradients": gradients,
     "steps": steps,
     "text_steps": text_steps,
+    "sparse_steps": sparse_steps,
     "dtypes_on_a_gpu": dtypes_on_a_gpu,
     "features": features,
 }

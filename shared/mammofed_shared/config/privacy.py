@@ -93,4 +93,9 @@ def update_noise_obstacle(task: TaskSettings) -> str | None:
             "running statistics of batch norm would leave with the update, and with noise on them no model works: the "
             "run must set task.image_encoder.batch_norm to frozen"
         )
+    if task.name == "sae" and task.dead_after_epochs:
+        return (
+            "which neurons fire would leave with the update without noise, and dead ones would be made of patches: the "
+            "run must set task.dead_after_epochs to 0"
+        )
     return None

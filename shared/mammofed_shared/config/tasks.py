@@ -12,10 +12,12 @@ from pydantic import Field
 from mammofed_shared.config.base import Settings
 from mammofed_shared.config.pretrain import PretrainSettings
 from mammofed_shared.config.risk import YEARS, RiskAsymmiraiSettings, RiskMiraiSettings, RiskSettings
+from mammofed_shared.config.sparse_autoencoder import SaeSettings
 from mammofed_shared.config.text_adaptation import TextSettings
 
 TaskSettings: TypeAlias = Annotated[
-    PretrainSettings | TextSettings | RiskMiraiSettings | RiskAsymmiraiSettings, Field(discriminator="name")
+    PretrainSettings | TextSettings | RiskMiraiSettings | RiskAsymmiraiSettings | SaeSettings,
+    Field(discriminator="name"),
 ]
 """Union of all task settings, told apart by ``name``."""
 
@@ -35,8 +37,8 @@ class TaskDeclaration:
 
     ``needs`` are the models that each site brings. ``weight_key`` is the metric by which FedAvg weighs updates. A
     metric's name is allowed exactly as it stands here, after its first word with these placeholders between slashes:
-    ``*`` a finding of the plan's task, ``d#`` one of ``DATASETS``, ``#`` the upper edge of a histogram's bin
-    (``protocol/histogram.py``).
+    ``*`` a finding of the plan's task, ``d#`` one of ``DATASETS``, ``k#`` a level of its sparse autoencoder (``k64``),
+    ``#`` the upper edge of a histogram's bin (``protocol/histogram.py``).
     """
 
     settings: type[Settings]
@@ -76,6 +78,7 @@ _TRAINING = frozenset(
     }
 )
 """What every training visit tells, whatever its task."""
+_CODES = ("explained_variance/k#", "dead_share/k#")
 _TEXT = ("num_exams", "mlm_loss", "mlm_accuracy", "pair_loss", "pair_accuracy")
 
 _YEARLY = tuple(f"{word}/{year}" for word in (*_AUROC, *_COUNTED) for year in YEARS)
@@ -86,8 +89,14 @@ SHARES = frozenset({*_AUROC, *(f"probe_{word}" for word in _AUROC), *(f"recall_a
     "data_wait",
     "mlm_accuracy",
     "pair_accuracy",
+    "dead_share",
+    "silent_share",
 }
 """Metrics from 0 to 1, by the word before finding and data set."""
+CHANGES = frozenset({"auroc_change", "auroc_change_low", "auroc_change_high"})
+"""Metrics from -1 to 1, likewise."""
+AT_MOST_1 = frozenset({"explained_variance"})
+"""Metrics that may lie anywhere below 1, likewise."""
 COUNTS = frozenset({*_COUNTED, *_LEARNED_FROM, "histogram_positive", "histogram_negative", "num_texts"})
 """Metrics that are whole numbers from 0, likewise."""
 
@@ -144,4 +153,23 @@ TASKS: Mapping[str, TaskDeclaration] = {
     ),
     "risk-mirai": _risk(RiskMiraiSettings),
     "risk-asymmirai": _risk(RiskAsymmiraiSettings),
+    "sae": TaskDeclaration(
+        settings=SaeSettings,
+        needs=frozenset({"encoder"}),
+        weight_key="num_exams",
+        train_metrics=_TRAINING
+        | {"relative_error", "code_l1", "silent_share"}
+        | {f"{when}/{name}/d#" for when in ("received", "sent") for name in ("num_exams", "loss", *_CODES)},
+        evaluate_metrics=frozenset(
+            {
+                "num_exams",
+                "loss",
+                "duration_s",
+                *_CODES,
+                "suppressed/*",
+                *(f"{word}/*" for word in (*_AUROC, *_COUNTED)),
+                *(f"{word}/*/k#" for word in sorted(CHANGES)),
+            }
+        ),
+    ),
 }

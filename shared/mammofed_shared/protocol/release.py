@@ -1,11 +1,12 @@
 """What an update may hold: checked by the site before it leaves (egress) and by the coordinator when it arrives."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
-from mammofed_shared.config.tasks import COUNTS, DATASETS, SHARES, TASKS
+from mammofed_shared.config.sparse_autoencoder import SaeSettings
+from mammofed_shared.config.tasks import AT_MOST_1, CHANGES, COUNTS, DATASETS, SHARES, TASKS, TaskSettings
 from mammofed_shared.errors import RefusalCode, Refused
 from mammofed_shared.protocol.histogram import EDGES, check_histograms
 from mammofed_shared.protocol.payload import Payload
@@ -68,7 +69,7 @@ def check_metrics(plan: Plan, metrics: Mapping[str, float]) -> None:
     declaration = TASKS[plan.task.name]
     allowed = declaration.train_metrics if plan.kind == "train" else declaration.evaluate_metrics
     for name, value in metrics.items():
-        if _declared_form(name, plan.task.findings) not in allowed:
+        if _declared_form(name, plan.task) not in allowed:
             raise Refused(RefusalCode.METRIC_NOT_ALLOWED, f"a metric is not on the list of task {plan.task.name}")
         _check_value(name, value)
     if plan.kind == "train" and not metrics.get(declaration.weight_key, 0) > 0:
@@ -78,17 +79,19 @@ def check_metrics(plan: Plan, metrics: Mapping[str, float]) -> None:
         check_histograms(metrics)
 
 
-def _declared_form(name: str, findings: Collection[str]) -> str:
-    """The name with findings, data sets and edges replaced by the placeholders of ``TaskDeclaration``."""
+def _declared_form(name: str, task: TaskSettings) -> str:
+    """The name with findings, data sets, levels and edges replaced by the placeholders of ``TaskDeclaration``."""
     if "*" in name or "#" in name:  # a placeholder itself is no name
         return ""
     first, *rest = name.split("/")
-    return "/".join([first, *(_placeholder(part, findings) for part in rest)])
+    return "/".join([first, *(_placeholder(part, task) for part in rest)])
 
 
-def _placeholder(part: str, findings: Collection[str]) -> str:
-    if part in findings:
+def _placeholder(part: str, task: TaskSettings) -> str:
+    if part in task.findings:
         return "*"
+    if isinstance(task, SaeSettings) and part in task.level_names:
+        return "k#"
     if part in DATASETS:
         return "d#"
     return "#" if part in EDGES else part
@@ -101,6 +104,10 @@ def _check_value(name: str, value: float) -> None:
         raise Refused(RefusalCode.METRIC_NOT_ALLOWED, f"{name} is not finite")
     if word in SHARES and not 0 <= value <= 1:
         raise Refused(RefusalCode.METRIC_NOT_ALLOWED, f"{name} is not between 0 and 1")
+    if word in CHANGES and not -1 <= value <= 1:
+        raise Refused(RefusalCode.METRIC_NOT_ALLOWED, f"{name} is not between -1 and 1")
+    if word in AT_MOST_1 and value > 1:
+        raise Refused(RefusalCode.METRIC_NOT_ALLOWED, f"{name} is above 1")
     if word in COUNTS and (value < 0 or value != int(value)):
         raise Refused(RefusalCode.METRIC_NOT_ALLOWED, f"{name} is not a count")
 

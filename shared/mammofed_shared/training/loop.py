@@ -15,7 +15,7 @@ from mammofed_shared.protocol.plan import Progress
 from mammofed_shared.training.engine import Engine
 from mammofed_shared.training.group import WorkerGroup
 from mammofed_shared.training.share import Share
-from mammofed_shared.training.step import Gradients, Precision, Trainable, accumulate_gradients, step_seed
+from mammofed_shared.training.step import BeginsEpochs, Gradients, Precision, Trainable, accumulate_gradients, step_seed
 
 logger = logging.getLogger(__name__)
 
@@ -125,6 +125,8 @@ def train_epochs(
     while position.epoch < epochs:
         if position.step == 0:
             position.sums, position.counts = {}, {}
+            if isinstance(task, BeginsEpochs):
+                task.begin_epoch(seed, position.epoch)
         for share in _waited_for(task.shares(seed, position.epoch, position.step), clock):
             position.learning_rate = learning_rate_at(position.epoch + position.step / task.num_steps)
             guard.note()

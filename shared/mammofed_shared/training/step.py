@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +57,15 @@ class Trainable(Protocol):
 
     def numbers(self) -> dict[str, float]:
         """Numbers of the task after training, as they may leave the site."""
+
+
+@runtime_checkable
+class BeginsEpochs(Protocol):
+    """A task that has something to do before the first step of each epoch."""
+
+    def begin_epoch(self, seed: int, epoch: int) -> None:
+        """Called by every process, after a cut again where no step of the epoch was kept. May change the weights, to
+        the same values in every process."""
 
 
 class Gradients(Protocol):

@@ -20,6 +20,8 @@ from mammofed_shared.training import (
     risk_evaluation,
     risk_model,
     risk_scores,
+    sparse_autoencoder,
+    sparse_evaluation,
     text,
     text_evaluation,
 )
@@ -80,6 +82,12 @@ TASK_CODE: Mapping[str, TaskCode] = {
     "text": TaskCode(text.build_model, text.TextTask, text_evaluation.evaluate, text_evaluation.validate),
     "risk-mirai": _RISK,
     "risk-asymmirai": _RISK,
+    "sae": TaskCode(
+        sparse_autoencoder.build_model,
+        sparse_autoencoder.SaeTask,
+        sparse_evaluation.evaluate,
+        sparse_evaluation.validate,
+    ),
 }
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from federation import METRICS, SMALL_SPEC, make_plan, small_state
 from mammofed_shared.config.pretrain import PretrainSettings
+from mammofed_shared.config.sparse_autoencoder import SaeSettings
 from mammofed_shared.config.tasks import TASKS
 from mammofed_shared.config.text_adaptation import TextSettings
 from mammofed_shared.errors import RefusalCode, Refused
@@ -250,3 +251,30 @@ def test_text_adaptation_tells_its_own_numbers_and_none_of_a_finding(plan: Plan)
             check_metrics(text, {**numbers, name: 0.5})
     with pytest.raises(Refused, match="not between 0 and 1"):
         check_metrics(text, {**numbers, "received/mlm_accuracy/d2": 1.5})
+
+
+def test_an_autoencoder_tells_its_levels_and_of_findings_what_reconstruction_changes(plan: Plan) -> None:
+    training = plan.model_copy(update={"task": SaeSettings(levels=(64, 256))})
+    evaluation = training.model_copy(update={"kind": "evaluate"})
+    trained = {
+        "num_exams": 8.0,
+        "relative_error": 0.1,
+        "silent_share": 0.2,
+        "received/explained_variance/k64/d1": -3.5,
+        "sent/dead_share/k256/d2": 0.5,
+    }
+    evaluated = {"explained_variance/k256": 1.0, "auroc/mass": 0.8, "auroc_change/mass/k64": -0.25}
+
+    check_metrics(training, trained)
+    check_metrics(evaluation, evaluated)
+    for name in ("explained_variance/k64", "sent/dead_share/k65/d1", "sent/dead_share/k#/d1", "sent/loss/k64"):
+        with pytest.raises(Refused, match="not on the list"):
+            check_metrics(training, {**trained, name: 0.5})
+    for name in ("explained_variance/k512", "auroc_change/k64/mass", "auroc_change/mass", "auroc_change/asymmetry/k64"):
+        with pytest.raises(Refused, match="not on the list"):
+            check_metrics(evaluation, {**evaluated, name: 0.5})
+    for name, value in (("explained_variance/k64", 1.01), ("auroc_change/mass/k64", -1.01), ("dead_share/k64", 1.01)):
+        with pytest.raises(Refused, match="METRIC_NOT_ALLOWED"):
+            check_metrics(evaluation, {**evaluated, name: value})
+    with pytest.raises(Refused, match="suppressed/mass"):
+        check_metrics(evaluation, {"suppressed/mass": 1.0, "auroc_change/mass/k64": 0.0})
