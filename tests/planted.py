@@ -11,11 +11,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from mammofed_shared.models.sparse_autoencoder import SparseAutoencoder
 from torch import Tensor, nn
 
 from mammofed_shared.data.risk import VIEWS
 from mammofed_shared.exam import Exam, Image, Laterality, Report, Split, View
+from mammofed_shared.models.sparse_autoencoder import SparseAutoencoder
 
 CELL = (16, 8)
 SIZE = (64, 40)

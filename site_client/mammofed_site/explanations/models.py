@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from mammofed_shared.models.sparse_autoencoder import SparseAutoencoder
 
 from mammofed_shared.config.features import AsymmetryFeatures
 from mammofed_shared.config.frozen_encoder import TEXT_FOLDER, encoder_digest, read_encoder
@@ -17,6 +16,7 @@ from mammofed_shared.interpretability.ablation import Reader
 from mammofed_shared.models.asymmirai import AsymmetryHead
 from mammofed_shared.models.image_encoder import ImageEncoder
 from mammofed_shared.models.mirai import MiraiHead
+from mammofed_shared.models.sparse_autoencoder import SparseAutoencoder
 from mammofed_shared.report.tokenize import ReportTokenizer
 from mammofed_shared.training.exported import ExportedModel, load_exported
 from mammofed_shared.training.risk_model import RiskModel

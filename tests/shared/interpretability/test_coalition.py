@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from mammofed_shared.models.sparse_autoencoder import SparseAutoencoder
 from torch import Tensor
 
 from mammofed_shared.interpretability import coalition
 from mammofed_shared.interpretability.coalition import Coalitions, Pooling
 from mammofed_shared.interpretability.sparse_maps import sparse_maps
+from mammofed_shared.models.sparse_autoencoder import SparseAutoencoder
 
 LEVEL = 5
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from mammofed_shared.models.sparse_autoencoder import SparseAutoencoder
 
 from mammofed_shared.interpretability.heat_map import activation_norm, heat_map, up_sampled
 from mammofed_shared.interpretability.sparse_maps import SparseMaps, sparse_maps
+from mammofed_shared.models.sparse_autoencoder import SparseAutoencoder
 
 # Two views of 2 × 2 cells, two neurons kept of each: neuron 7 fires in one cell, neuron 3 in four.
 MAPS = SparseMaps(
