@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from frozen_encoders import write_frozen_encoder
@@ -12,7 +11,7 @@ from mammofed_shared.evaluation.discrimination import Labelled
 from mammofed_shared.evaluation.fidelity import fidelity_numbers, original_and_reconstructed, reconstructed_maps
 from mammofed_shared.evaluation.frozen_encoder import FrozenDualEncoder, load_frozen_dual_encoder
 from mammofed_shared.evaluation.sparse_codes import CodeSums
-from mammofed_shared.evaluation.statistics import RESAMPLES
+from mammofed_shared.evaluation.statistics import RESAMPLES, auroc
 from mammofed_shared.losses.sparsity import explained_variance
 from mammofed_shared.models.nested_codes import keep_largest
 from mammofed_shared.models.sparse_autoencoder import SparseAutoencoder
@@ -100,7 +99,7 @@ def test_each_resample_draws_the_same_patients_before_and_after() -> None:
     for drawn in np.random.default_rng(0).integers(len(names), size=(RESAMPLES, len(names))):
         rows = [row for number in drawn for row, own in enumerate(original.patients) if own == names[number]]
         was, now = (
-            roc_auc_score([one.labels[row] for row in rows], [one.scores[row] for row in rows])
+            auroc([one.labels[row] for row in rows], [one.scores[row] for row in rows]) or 0.0
             for one in (original, changed)
         )
         changes.append(now - was)
