@@ -204,7 +204,9 @@ def status_table(status: RunStatus) -> Table:
     if status.skipped:
         title += f" · WITHOUT {_few(status.skipped)}"
     table = Table(title=title, title_justify="left", expand=False)
-    aurocs = sorted({name for metrics in status.evaluation.values() for name in metrics if name.startswith("auroc/")})
+    # auroc/mass, auroc/year1; not the groups of a year, which `fl-server report` shows
+    told = {name for metrics in status.evaluation.values() for name in metrics}
+    aurocs = sorted(name for name in told if name.startswith("auroc/") and name.count("/") == 1)
     headings = [
         "site",
         "state",

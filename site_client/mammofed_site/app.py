@@ -10,6 +10,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from mammofed_shared.config.risk_metrics import TENTHS
 from mammofed_shared.config.site import SiteSettings
 from mammofed_shared.errors import PayloadError, RefusalCode, Refused, VisitFailed
 from mammofed_shared.files import write_whole
@@ -169,7 +170,8 @@ def _numbers(path: Path) -> dict[str, float]:
 
 def _recorded_name(name: str) -> str:
     """A released number in the audit record: a histogram's bins are one, ``released-evaluations`` holds them all."""
-    return f"{name.rpartition('/')[0]}/…" if is_histogram(name) else name
+    before, _, last = name.rpartition("/")
+    return f"{before}/…" if is_histogram(name) or last in TENTHS else name
 
 
 def _protected_counts(result: Path, plan: Plan, settings: SiteSettings, audit: Audit) -> dict[str, float]:

@@ -4,7 +4,8 @@
 
 Otherwise the same model, evaluated before and after one patient came or under another ``policy.least_cell``, would
 tell of that patient by comparison. The same holds for the validation of a state that a training visit received. What
-was told stays, what has not been told yet is added: another run may ask for another finding.
+was told stays, what has not been told yet is added: another run may ask for another finding. The numbers of a risk are
+added all together or not at all.
 """
 
 import logging
@@ -14,10 +15,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from mammofed_shared.config.base import Digest, Settings
+from mammofed_shared.config.risk_metrics import OUTCOME, PROXY, TEACHER, YEARS
 from mammofed_shared.errors import RefusalCode, Refused
 from mammofed_shared.files import write_whole
 from mammofed_shared.protocol.histogram import is_histogram
 from mammofed_shared.protocol.plan import Plan
+from mammofed_site.small_differences import small_difference
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +28,13 @@ _OF_THIS_VISIT = frozenset({"duration_s"})
 """What an evaluation tells of itself and not of the data."""
 
 
+_RISK = "risk"
+_RISK_PARTS = frozenset({*YEARS, OUTCOME, PROXY, TEACHER})
+"""Told together or not at all: which year or group may be told depends on which others are; they can be subtracted."""
+
+
 class Part(Settings):
-    """What was told together: the numbers of one finding, or a number that belongs to none."""
+    """What was told together: the numbers of one finding, all numbers of a risk, or a number that belongs to none."""
 
     least_cell: int
     """Of the site's policy at that time."""
@@ -80,9 +88,14 @@ def _part_of(name: str, plan: Plan) -> str | None:
     """What a number is told together with; None where it is told anew each time."""
     words = name.split("/")
     if plan.kind == "train":
-        return f"received/{'/'.join(words[2:])}" if words[0] == "received" else None
+        if words[0] != "received":
+            return None
+        finding, *dataset = words[2:]
+        return "/".join(["received", _RISK if finding in _RISK_PARTS else finding, *dataset])
     if name in _OF_THIS_VISIT:
         return None
+    if len(words) > 1 and words[1] in _RISK_PARTS:
+        return _RISK
     return words[1] if len(words) > 1 else name
 
 
@@ -95,6 +108,9 @@ def _check_least_cell(part: Part) -> None:
             rest = part.numbers.get(name.replace("num_positive/", "num_labelled/"), 0) - value
             if min(value, rest) < part.least_cell:
                 raise _too_few(name)
+    difference = small_difference(part.numbers, part.least_cell)
+    if difference is not None:
+        raise _too_few(difference)
 
 
 def _too_few(name: str) -> Refused:

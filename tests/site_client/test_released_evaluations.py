@@ -116,3 +116,53 @@ def test_a_damaged_record_is_not_told_anew_without_a_person(tmp_path: Path, plan
     with pytest.raises(Refused, match="released-evaluations") as caught:
         tell_evaluation(tmp_path / "site", plan, TOLD, 10)
     assert caught.value.code is RefusalCode.POLICY
+
+
+RISK = {
+    "num_exams": 300.0,
+    "auroc/year5": 0.75,
+    "num_positive/year5": 60.0,
+    "num_labelled/year5": 200.0,
+    "auroc/year5/density-a": 0.7,
+    "num_positive/year5/density-a": 30.0,
+    "num_labelled/year5/density-a": 100.0,
+    "observed/year5/q10": 0.2,
+    "suppressed/year1": 1.0,
+    "pearson/teacher/year1": 0.9,
+}
+
+
+def test_the_numbers_of_a_risk_are_told_together_or_not_at_all(tmp_path: Path, plan: Plan) -> None:
+    """A year that is told later could be subtracted from those that were told before."""
+    assert tell_evaluation(tmp_path, plan, RISK, 10) == RISK
+    (file,) = kept(tmp_path)
+    assert set(json.loads(file.read_text())["parts"]) == {"num_exams", "risk"}
+    grown = {**RISK, "auroc/year1": 0.8, "num_positive/year1": 20.0, "num_labelled/year1": 220.0}
+    del grown["suppressed/year1"]
+    assert tell_evaluation(tmp_path, plan, grown, 10) == RISK
+
+
+def test_a_risk_of_validation_is_told_together_for_each_data_set(tmp_path: Path, plan: Plan) -> None:
+    training = plan.model_copy(update={"kind": "train"})
+    first = {"received/auroc/year5/d1": 0.7, "sent/auroc/year5/d1": 0.8}
+    assert tell_evaluation(tmp_path, training, first, 10) == first
+    more = {**first, "received/auroc/year1/d1": 0.6, "received/auroc/year1/d2": 0.5}
+    assert tell_evaluation(tmp_path, training, more, 10) == {**first, "received/auroc/year1/d2": 0.5}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"num_positive/year5": 9.0},
+        {"num_positive/year5/density-a": 91.0},
+        {"num_positive/year5/density-a": 55.0},
+        {"num_positive/year4": 58.0, "num_labelled/year4": 240.0},
+        {"num_positive/year5/q10": 9.0, "num_labelled/year5/q10": 90.0},
+    ],
+)
+def test_a_risk_of_too_few_is_refused_by_who_holds_the_policy(
+    tmp_path: Path, plan: Plan, changed: dict[str, float]
+) -> None:
+    with pytest.raises(Refused, match="POLICY: num_positive/year"):
+        tell_evaluation(tmp_path, plan, {**RISK, **changed}, 10)
+    assert not (tmp_path / "released-evaluations").exists()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mammofed_server.run_state import RunState
-from mammofed_shared.config.risk import YEARS
+from mammofed_shared.config.risk_metrics import YEARS
 from mammofed_shared.data.risk import censored_labels
 from mammofed_shared.errors import DataError
 from mammofed_shared.evaluation.statistics import auroc

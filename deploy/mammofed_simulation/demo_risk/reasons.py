@@ -13,12 +13,6 @@ from typing import TypeAlias
 
 import numpy as np
 import pyarrow.parquet as pq
-from mammofed_shared.interpretability.exam_maps import ExamMaps, Place, exam_maps
-from mammofed_shared.interpretability.heat_map import activation_norm, up_sampled
-from mammofed_shared.interpretability.neuron_parts import NeuronExplanation, explain_by_neurons
-from mammofed_shared.interpretability.pointing import Box, pointing_hit, random_hit
-from mammofed_shared.interpretability.sentence import chance_of_naming, chosen, names_finding, report_sentences
-from mammofed_site.explanations.models import ExplainingModels
 from numpy.typing import NDArray
 
 from mammofed_shared.config.base import Settings
@@ -26,9 +20,15 @@ from mammofed_shared.config.preprocessing import PreprocessingSettings
 from mammofed_shared.config.site import SiteSettings
 from mammofed_shared.data.manifest import read_exams
 from mammofed_shared.exam import Exam, Laterality, Split, View
+from mammofed_shared.interpretability.exam_maps import ExamMaps, Place, exam_maps
+from mammofed_shared.interpretability.heat_map import activation_norm, up_sampled
+from mammofed_shared.interpretability.neuron_parts import NeuronExplanation, explain_by_neurons
+from mammofed_shared.interpretability.pointing import Box, pointing_hit, random_hit
+from mammofed_shared.interpretability.sentence import chance_of_naming, chosen, names_finding, report_sentences
 from mammofed_shared.pseudonyms import Pseudonyms
 from mammofed_simulation.demo.examples import to_prepared
 from mammofed_simulation.hospitals import DemoHospital
+from mammofed_site.explanations.models import ExplainingModels
 from mammofed_site.intake_journal import exams_of_accession
 
 FINDING = "mass"

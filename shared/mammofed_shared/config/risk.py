@@ -13,9 +13,6 @@ from mammofed_shared.config.base import Settings
 from mammofed_shared.config.features import AsymmetryFeatures, FeatureKind, MapFeatures, PooledFeatures, Size
 from mammofed_shared.config.pretrain import OptimizerSettings
 
-YEARS = ("year1", "year2", "year3", "year4", "year5")
-"""What the risk of so many years is called where it is released."""
-
 
 class RiskSettings(Settings):
     """What both heads can be told."""

@@ -11,7 +11,8 @@ from pydantic import Field
 
 from mammofed_shared.config.base import Settings
 from mammofed_shared.config.pretrain import PretrainSettings
-from mammofed_shared.config.risk import YEARS, RiskAsymmiraiSettings, RiskMiraiSettings, RiskSettings
+from mammofed_shared.config.risk import RiskAsymmiraiSettings, RiskMiraiSettings, RiskSettings
+from mammofed_shared.config.risk_metrics import RISK_CORRELATIONS, RISK_EVALUATION, RISK_SHARES, RISK_VALIDATION
 from mammofed_shared.config.sparse_autoencoder import SaeSettings
 from mammofed_shared.config.text_adaptation import TextSettings
 
@@ -81,7 +82,6 @@ _TRAINING = frozenset(
 _CODES = ("explained_variance/k#", "dead_share/k#")
 _TEXT = ("num_exams", "mlm_loss", "mlm_accuracy", "pair_loss", "pair_accuracy")
 
-_YEARLY = tuple(f"{word}/{year}" for word in (*_AUROC, *_COUNTED) for year in YEARS)
 _LEARNED_FROM = ("num_with_teacher", "num_with_outcome", "num_without_views", "num_without_targets")
 
 SHARES = frozenset({*_AUROC, *(f"probe_{word}" for word in _AUROC), *(f"recall_at_{rank}" for rank in RECALLS)}) | {
@@ -91,9 +91,10 @@ SHARES = frozenset({*_AUROC, *(f"probe_{word}" for word in _AUROC), *(f"recall_a
     "pair_accuracy",
     "dead_share",
     "silent_share",
+    *RISK_SHARES,
 }
 """Metrics from 0 to 1, by the word before finding and data set."""
-CHANGES = frozenset({"auroc_change", "auroc_change_low", "auroc_change_high"})
+SIGNED = frozenset({"auroc_change", "auroc_change_low", "auroc_change_high"}) | RISK_CORRELATIONS
 """Metrics from -1 to 1, likewise."""
 AT_MOST_1 = frozenset({"explained_variance"})
 """Metrics that may lie anywhere below 1, likewise."""
@@ -109,8 +110,8 @@ def _risk(settings: type[RiskSettings]) -> TaskDeclaration:
         weight_key="num_exams",
         train_metrics=_TRAINING
         | {"loss_distillation", "loss_outcome", *_LEARNED_FROM}
-        | {f"{when}/{name}/d#" for when in ("received", "sent") for name in _YEARLY},
-        evaluate_metrics=frozenset({"num_exams", "duration_s", *_YEARLY}),
+        | {f"{when}/{name}/d#" for when in ("received", "sent") for name in RISK_VALIDATION},
+        evaluate_metrics=RISK_EVALUATION,
     )
 
 

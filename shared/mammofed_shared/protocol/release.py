@@ -1,12 +1,14 @@
 """What an update may hold: checked by the site before it leaves (egress) and by the coordinator when it arrives."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping
+from itertools import accumulate
 
 import numpy as np
 
 from mammofed_shared.config.sparse_autoencoder import SaeSettings
-from mammofed_shared.config.tasks import AT_MOST_1, CHANGES, COUNTS, DATASETS, SHARES, TASKS, TaskSettings
+from mammofed_shared.config.tasks import AT_MOST_1, COUNTS, DATASETS, SHARES, SIGNED, TASKS, TaskSettings
 from mammofed_shared.errors import RefusalCode, Refused
 from mammofed_shared.protocol.histogram import EDGES, check_histograms
 from mammofed_shared.protocol.payload import Payload
@@ -104,7 +106,7 @@ def _check_value(name: str, value: float) -> None:
         raise Refused(RefusalCode.METRIC_NOT_ALLOWED, f"{name} is not finite")
     if word in SHARES and not 0 <= value <= 1:
         raise Refused(RefusalCode.METRIC_NOT_ALLOWED, f"{name} is not between 0 and 1")
-    if word in CHANGES and not -1 <= value <= 1:
+    if word in SIGNED and not -1 <= value <= 1:
         raise Refused(RefusalCode.METRIC_NOT_ALLOWED, f"{name} is not between -1 and 1")
     if word in AT_MOST_1 and value > 1:
         raise Refused(RefusalCode.METRIC_NOT_ALLOWED, f"{name} is above 1")
@@ -113,12 +115,9 @@ def _check_value(name: str, value: float) -> None:
 
 
 def _check_suppressed(metrics: Mapping[str, float]) -> None:
-    """Of a finding that is not told nothing else is told, and the number says no more than that."""
-    told: dict[str, int] = {}
-    for name in metrics:
-        finding = name.split("/")[1] if "/" in name else ""
-        told[finding] = told.get(finding, 0) + 1
+    """Of what is not told (a finding, a year, a group of it) nothing else is told, and the number says no more."""
+    told = Counter(part for name in metrics for part in accumulate(name.split("/")[1:], "{}/{}".format))
     for name, value in metrics.items():
-        word, _, finding = name.partition("/")
-        if word == "suppressed" and (value != 1 or told[finding] > 1):
-            raise Refused(RefusalCode.METRIC_NOT_ALLOWED, f"{name} is not 1, or not all that is told of the finding")
+        word, _, part = name.partition("/")
+        if word == "suppressed" and (value != 1 or told[part] > 1):
+            raise Refused(RefusalCode.METRIC_NOT_ALLOWED, f"{name} is not 1, or not all that is told of it")

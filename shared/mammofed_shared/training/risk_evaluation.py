@@ -3,20 +3,14 @@
 Shapes: N exams, T years.
 """
 
-from collections.abc import Sequence
-
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from mammofed_shared.config.risk import YEARS
 from mammofed_shared.config.tasks import DATASETS
-from mammofed_shared.data.risk import censored_labels
 from mammofed_shared.errors import RefusalCode, VisitFailed
 from mammofed_shared.evaluation.choice import fixed_choice
-from mammofed_shared.evaluation.discrimination import Labelled, discrimination_numbers
-from mammofed_shared.evaluation.zero_shot import Evaluation, ExamScore
-from mammofed_shared.exam import Exam, Split
+from mammofed_shared.evaluation.risk import evaluate_risk, validation_numbers
+from mammofed_shared.evaluation.zero_shot import Evaluation
+from mammofed_shared.exam import Split
 from mammofed_shared.training.risk_model import RiskModel
 from mammofed_shared.training.risk_scores import AnyRiskSettings, Report, score_exams, scored_exams
 from mammofed_shared.training.site_data import SiteData
@@ -41,8 +35,7 @@ def evaluate(
             "none",
         )
     risks_NT = score_exams(settings, model, data, exams, device, report)
-    numbers = {"num_exams": float(len(exams))} | year_numbers(exams, risks_NT, data.least_cell)
-    return Evaluation(numbers, _scores(exams, risks_NT))
+    return evaluate_risk(exams, risks_NT, data.least_cell)
 
 
 def validate(settings: AnyRiskSettings, model: RiskModel, data: SiteData, device: torch.device) -> dict[str, float]:
@@ -60,29 +53,6 @@ def validate(settings: AnyRiskSettings, model: RiskModel, data: SiteData, device
     numbers: dict[str, float] = {}
     for dataset, number in told.items():
         own = [index for index, exam in enumerate(chosen) if exam.dataset == dataset]
-        found = year_numbers([chosen[index] for index in own], risks_NT[own], data.least_cell)
+        found = validation_numbers([chosen[index] for index in own], risks_NT[own], data.least_cell)
         numbers |= {f"{name}/{number}": value for name, value in found.items()}
     return numbers
-
-
-def year_numbers(exams: Sequence[Exam], risks_NT: NDArray[np.float64], least_cell: int) -> dict[str, float]:
-    """``auroc/year1``, its interval and its counts, for each year of which enough patients' outcome is known."""
-    labels = [censored_labels(exam) for exam in exams]
-    numbers: dict[str, float] = {}
-    for year, name in enumerate(YEARS):
-        labelled = Labelled()
-        for exam, (has_cancer_T, known_T), risk in zip(exams, labels, risks_NT[:, year], strict=True):
-            if known_T[year]:
-                labelled.add(bool(has_cancer_T[year]), float(risk), exam.patient)
-        numbers |= {f"{word}/{name}": value for word, value in discrimination_numbers(labelled, least_cell).items()}
-    return numbers
-
-
-def _scores(exams: Sequence[Exam], risks_NT: NDArray[np.float64]) -> list[ExamScore]:
-    """Each exam's risk of each year, by the year's name; they stay at the site."""
-    scores: list[ExamScore] = []
-    for year, name in enumerate(YEARS):
-        for exam, risk in zip(exams, risks_NT[:, year], strict=True):
-            has_cancer_T, known_T = censored_labels(exam)
-            scores.append(ExamScore(exam, name, bool(has_cancer_T[year]) if known_T[year] else None, float(risk)))
-    return scores

@@ -15,6 +15,7 @@ from mammofed_shared.data.batches import loaded_ahead
 from mammofed_shared.data.risk import NUM_YEARS, censored_labels, exam_slots, is_readable, read_slots
 from mammofed_shared.errors import RefusalCode, VisitFailed
 from mammofed_shared.evaluation.embed import unmoved
+from mammofed_shared.evaluation.risk import CANCER
 from mammofed_shared.exam import Exam, Split
 from mammofed_shared.training.risk import training_samples
 from mammofed_shared.training.risk_model import RiskModel
@@ -22,9 +23,6 @@ from mammofed_shared.training.site_data import SiteData
 
 Report = Callable[[int, int], None]
 AnyRiskSettings = RiskMiraiSettings | RiskAsymmiraiSettings
-
-CANCER = "cancer"
-"""Label of an exam of which nothing but cancer, now, is known; the risk of one year stands for it."""
 
 
 def readable_exams(settings: AnyRiskSettings, exams: Sequence[Exam]) -> list[Exam]:

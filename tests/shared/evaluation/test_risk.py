@@ -17,6 +17,7 @@ from mammofed_shared.config.risk_metrics import (
     TENTHS,
     YEARS,
 )
+from mammofed_shared.data.risk import censored_labels
 from mammofed_shared.evaluation.histogram import cells_of
 from mammofed_shared.evaluation.risk import (
     evaluate_risk,
@@ -28,6 +29,7 @@ from mammofed_shared.evaluation.risk import (
     vendor_group,
 )
 from mammofed_shared.evaluation.statistics import auroc, auroc_interval
+from mammofed_shared.evaluation.survival import follow_up_of
 from mammofed_shared.exam import AGE_BANDS
 from mammofed_shared.protocol.histogram import check_histograms
 from risk_exams import drawn_exams, make_exam, risks_of
@@ -184,3 +186,12 @@ def test_no_two_counts_that_are_told_differ_by_a_few_exams(num: int, seed: int, 
             told = [value for name, value in parts.items() if name.split("/")[2] in groups]
             rest = whole[f"{word}/{max(name.split('/')[1] for name in parts)}"] - sum(told) if told else 0
             assert rest == 0 or rest >= least, family
+
+
+def test_training_and_evaluation_know_the_same_of_an_exam() -> None:
+    exams, _ = drawn_exams(200)
+    follow_up = follow_up_of([*exams, make_exam(500), make_exam(501, to_cancer=7)])
+    for place, exam in enumerate([*exams, make_exam(500), make_exam(501, to_cancer=7)]):
+        has_cancer_T, known_T = censored_labels(exam)
+        assert [follow_up.cancers_by(year)[place] for year in range(1, 6)] == has_cancer_T.tolist()
+        assert [follow_up.known_by(year)[place] for year in range(1, 6)] == known_T.tolist()

@@ -8,6 +8,7 @@ import pytest
 
 from federation import METRICS, SMALL_SPEC, make_plan, small_state
 from mammofed_shared.config.pretrain import PretrainSettings
+from mammofed_shared.config.risk import RiskMiraiSettings
 from mammofed_shared.config.sparse_autoencoder import SaeSettings
 from mammofed_shared.config.tasks import TASKS
 from mammofed_shared.config.text_adaptation import TextSettings
@@ -278,3 +279,80 @@ def test_an_autoencoder_tells_its_levels_and_of_findings_what_reconstruction_cha
             check_metrics(evaluation, {**evaluated, name: value})
     with pytest.raises(Refused, match="suppressed/mass"):
         check_metrics(evaluation, {"suppressed/mass": 1.0, "auroc_change/mass/k64": 0.0})
+
+
+@pytest.fixture
+def risk_plan(plan: Plan) -> Plan:
+    """Of an evaluation of a risk head."""
+    return plan.model_copy(update={"kind": "evaluate", "task": RiskMiraiSettings()})
+
+
+RISK = {
+    "num_exams": 300.0,
+    "auroc/year5": 0.75,
+    "num_positive/year5": 60.0,
+    "num_labelled/year5": 200.0,
+    "histogram_positive/year5/1700": 60.0,
+    "histogram_negative/year5/1400": 140.0,
+    "sensitivity90_low/year5": 0.3,
+    "observed/year5/q10": 0.2,
+    "auroc/year5/vendor-ims-giotto": 0.7,
+    "suppressed/year5/age-under-40": 1.0,
+    "suppressed/year1": 1.0,
+    "c_index_high/outcome": 0.8,
+    "auroc/proxy": 0.6,
+    "num_exams/teacher": 100.0,
+    "pearson_low/teacher/year1": -0.1,
+}
+
+
+def test_the_numbers_of_a_risk_may_leave(risk_plan: Plan) -> None:
+    check_metrics(risk_plan, RISK)
+    training = risk_plan.model_copy(update={"kind": "train"})
+    check_metrics(training, {"num_exams": 8.0, "received/auroc/year1/d1": 0.5, "sent/num_positive/year5/d2": 10.0})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "auroc/year6",
+        "auroc/year",
+        "auroc/mass",
+        "auroc/density-a",
+        "auroc/year5/density-e",
+        "auroc/year5/vendor-st-elsewhere",
+        "auroc/year5/age-53",
+        "auroc/year5/density-a/vendor-ge",
+        "auroc/year5/q3",
+        "observed/year5/q11",
+        "observed/year5/density-a",
+        "brier/proxy",
+        "c_index/year5",
+        "pearson/year1",
+        "histogram_positive/year5/density-a/1000",
+        "received/auroc/year1/d1",
+    ],
+)
+def test_a_number_of_a_risk_of_any_other_form_is_refused(risk_plan: Plan, name: str) -> None:
+    with pytest.raises(Refused, match="METRIC_NOT_ALLOWED"):
+        check_metrics(risk_plan, {**RISK, name: 0.5})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("brier/year5", 1.1),
+        ("expected/year5/q10", -0.1),
+        ("pearson/teacher/year2", -1.1),
+        ("sensitivity80/year5", 1.01),
+        ("num_labelled/year5/q10", 0.5),
+        ("suppressed/proxy", 1.0),
+        ("suppressed/year5", 1.0),
+        ("suppressed/year5/vendor-ims-giotto", 1.0),
+        ("suppressed/year2", 2.0),
+        ("histogram_positive/year5/1800", 1.0),
+    ],
+)
+def test_a_number_of_a_risk_that_cannot_be_is_refused(risk_plan: Plan, name: str, value: float) -> None:
+    with pytest.raises(Refused, match="METRIC_NOT_ALLOWED"):
+        check_metrics(risk_plan, {**RISK, name: value})
