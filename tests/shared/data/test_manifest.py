@@ -74,3 +74,10 @@ def test_a_table_of_an_older_version_is_refused_with_what_to_do(prepared: Path, 
 
     with pytest.raises(DataError, match="prepared by another version: run `site-client preprocess` again"):
         read_exams([("one", prepared)])
+
+
+def test_one_exam_is_read_without_the_others(prepared: Path) -> None:
+    exams = read_exams([("one", prepared)])
+
+    assert read_exams([("one", prepared)], only=exams[2].exam) == [exams[2]]
+    assert read_exams([("one", prepared)], only="another") == []
