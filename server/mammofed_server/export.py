@@ -150,11 +150,12 @@ def _heads_readme(manifest: Manifest) -> str:
 
 State {manifest.state.digest}, made by {manifest.code}. How it came to be: manifest.json.
 
-    from safetensors.torch import load_file
-    heads = load_file("heads.safetensors")
+    from mammofed_shared.training.exported import load_exported
+    model = load_exported(this_folder, ["{manifest.settings.task.name}"], "{manifest.encoder}").model
 
-They belong to the frozen model of digest {manifest.encoder} and to no other. A derived work of hospital data: not for
-clinical use.
+The tensors alone: `safetensors.torch.load_file("heads.safetensors")`. They belong to the frozen model of that digest,
+and to no other. A site that has this folder explains risks with it: `site-client explain --help`. A derived work of
+hospital data: not for clinical use.
 """
 
 

@@ -55,7 +55,7 @@ def test_attributes_that_this_version_does_not_know_are_refused(prepared: Path, 
 def test_outcomes_teacher_age_vendor_and_digest_are_read(prepared: Path) -> None:
     risks = [0.125, 0.25, 0.375, 0.5, 0.625]
     told = {"years_to_cancer": 3, "years_followed": 2, "teacher": risks, "age_band": "50-59"}
-    change_exams(prepared, {0: told})
+    change_exams(prepared, {0: told, 1: dict.fromkeys(told)})
 
     first, second, *_ = read_exams([("one", prepared)])
 
@@ -74,3 +74,10 @@ def test_a_table_of_an_older_version_is_refused_with_what_to_do(prepared: Path, 
 
     with pytest.raises(DataError, match="prepared by another version: run `site-client preprocess` again"):
         read_exams([("one", prepared)])
+
+
+def test_one_exam_is_read_without_the_others(prepared: Path) -> None:
+    exams = read_exams([("one", prepared)])
+
+    assert read_exams([("one", prepared)], only=exams[2].exam) == [exams[2]]
+    assert read_exams([("one", prepared)], only="another") == []
