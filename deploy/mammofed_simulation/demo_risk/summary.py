@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from mammofed_shared.config.risk import YEARS
+from mammofed_shared.config.risk_metrics import YEARS
 from mammofed_simulation.demo.page import NOTICE
 from mammofed_simulation.demo_risk.discrimination import ALL
 from mammofed_simulation.demo_risk.results import RiskResults

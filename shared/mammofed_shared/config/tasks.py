@@ -94,7 +94,8 @@ SHARES = frozenset({*_AUROC, *(f"probe_{word}" for word in _AUROC), *(f"recall_a
     *RISK_SHARES,
 }
 """Metrics from 0 to 1, by the word before finding and data set."""
-SIGNED = frozenset({"auroc_change", "auroc_change_low", "auroc_change_high"}) | RISK_CORRELATIONS
+_CHANGES = ("auroc_change", "auroc_change_low", "auroc_change_high")
+SIGNED = frozenset(_CHANGES) | RISK_CORRELATIONS
 """Metrics from -1 to 1, likewise."""
 AT_MOST_1 = frozenset({"explained_variance"})
 """Metrics that may lie anywhere below 1, likewise."""
@@ -169,7 +170,7 @@ TASKS: Mapping[str, TaskDeclaration] = {
                 *_CODES,
                 "suppressed/*",
                 *(f"{word}/*" for word in (*_AUROC, *_COUNTED)),
-                *(f"{word}/*/k#" for word in sorted(CHANGES)),
+                *(f"{word}/*/k#" for word in _CHANGES),
             }
         ),
     ),
