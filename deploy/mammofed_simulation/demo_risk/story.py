@@ -38,7 +38,11 @@ def tell(seed: int, demo: Path, output: Path, console: Console) -> RiskResults:
     console.print(f"[bold]mammofed demo of risk[/bold], seed {seed}. {NOTICE}")
     joint = joint_run_file(demo)
     folder = claim(output)
-    processes = Processes(folder.logs, lambda command: console.print(f"{_INDENT}[cyan]$ {command}[/cyan]"))
+
+    def show(command: str) -> None:
+        console.print(f"{_INDENT}[cyan]$ {command}[/cyan]", soft_wrap=True)
+
+    processes = Processes(folder.logs, show)
     try:
         return _Story(console, processes, folder.root, seed).tell(joint)
     finally:
