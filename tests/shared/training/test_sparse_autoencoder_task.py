@@ -11,12 +11,16 @@ import numpy as np
 import pytest
 import torch
 
+from federation import make_plan
 from frozen_encoders import write_frozen_encoder
+from mammofed_shared.config.frozen_encoder import encoder_digest
 from mammofed_shared.config.privacy import dp_sgd_obstacle, update_noise_obstacle
 from mammofed_shared.config.sparse_autoencoder import SaeSettings
 from mammofed_shared.errors import VisitFailed
 from mammofed_shared.exam import Exam, Split
 from mammofed_shared.models.sparse_autoencoder import SparseAutoencoder
+from mammofed_shared.protocol.payload import Payload, reference_of, write_payload
+from mammofed_shared.protocol.plan import Progress
 from mammofed_shared.training.engine import WholeModelEngine
 from mammofed_shared.training.group import WorkerGroup
 from mammofed_shared.training.hardware import Hardware
@@ -24,7 +28,16 @@ from mammofed_shared.training.loop import Clock, LoopSettings, Position, train_e
 from mammofed_shared.training.site_data import SiteData
 from mammofed_shared.training.sparse_autoencoder import SaeTask, build_model
 from mammofed_shared.training.sparse_evaluation import evaluate, validate
+from mammofed_shared.training.state import exchanged_arrays
 from mammofed_shared.training.step import accumulate_gradients
+from mammofed_shared.training.visit import (
+    METRICS_FILE,
+    MOMENTS_FILE,
+    PAUSE_FILE,
+    UPDATE_FILE,
+    VisitFiles,
+    train_visit,
+)
 from planted_patches import NUM_CHANNELS, NUM_PATCHES, PLANTED, planted_exams, planted_site
 from worker_groups import in_group, sparse_steps
 
@@ -283,6 +296,42 @@ def test_an_epoch_that_begins_twice_after_a_cut_begins_alike(data: SiteData) -> 
 
     assert int((begun[0]["heard"] == 0).sum()) == NUM_NEURONS  # all were dead, and all are made anew
     assert all(torch.equal(begun[0][name], begun[1][name]) for name in begun[0])
+
+
+@pytest.mark.parametrize("cut_after", [1, 6, 7, 12, 13])
+def test_a_visit_that_is_cut_goes_on_to_the_same_bits(data: SiteData, tmp_path: Path, cut_after: int) -> None:
+    """Steps 6 and 12 end an epoch; neurons are made anew before the seventh and the thirteenth."""
+    model = model_of()
+    with torch.no_grad():
+        model.encoder_bias[::2] = -1000.0
+        model.heard[::2] = 0
+    state = tmp_path / "state"
+    write_payload(state, exchanged_arrays(model))
+    asked = make_plan(reference_of(state)).model_copy(
+        update={"task": SETTINGS, "epochs": 3, "epochs_total": 3, "text_encoder": None}
+    )
+    plan = asked.model_copy(update={"encoder": encoder_digest(data.encoder_folder)})
+
+    def visit(out: Path, cut: int | None) -> None:
+        (out / "kept").mkdir(parents=True, exist_ok=True)
+
+        def report(progress: Progress) -> None:
+            if progress.step == cut and progress.num_steps == 18:
+                (out / "kept" / PAUSE_FILE).touch()
+
+        files = VisitFiles(state, None, out, kept=out / "kept", checkpoint_every_s=600)
+        train_visit(plan, files, data, Hardware(threads=1), report)
+
+    visit(tmp_path / "whole", None)
+    with pytest.raises(VisitFailed, match=f"pauses after {cut_after} steps"):
+        visit(tmp_path / "cut", cut_after)
+    (tmp_path / "cut/kept" / PAUSE_FILE).unlink()
+    visit(tmp_path / "cut", None)
+
+    for name in (UPDATE_FILE, MOMENTS_FILE, METRICS_FILE):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    with Payload(tmp_path / "whole" / UPDATE_FILE) as update:
+        assert update["encoder_bias"].min() > -900, "all silent neurons were made anew"
 
 
 # ── figures ─────────────────────────────────────────────────────────────────────────────────────────────────────
