@@ -220,6 +220,32 @@ def export(
     typer.echo(f"exported to {output}")
 
 
+@app.command()
+def report(
+    config: Config = DEFAULT_CONFIG,
+    overrides: Overrides = None,
+    turn: Annotated[
+        int | None, typer.Option(help="Which checkpoint's evaluation; the last one by default.", show_default=False)
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="A folder that does not exist yet; in the run's by default."),
+    ] = None,
+) -> None:
+    """Draw an evaluation over all sites: one HTML page with its figures, and each figure as PNG.
+
+    Holds nothing but released numbers. Figures of few patients are named as suppressed, and sites are not ranked where
+    there are not enough cancers for it. docs/evaluation.md
+    """
+    from mammofed_server.report.gathered import evaluated_turn, gather
+    from mammofed_server.report.page import write_report
+
+    run = RunState.open(load(config, RunSettings, overrides or []).server.folder)
+    record = evaluated_turn(run, turn)
+    place = output if output is not None else run.folder / "reports" / f"{record.turn:05d}"
+    typer.echo(f"look at it: {write_report(gather(run, record), place, replace=output is None)}")
+
+
 # ── certificate authority ───────────────────────────────────────────────────────────────────────────────────────
 
 

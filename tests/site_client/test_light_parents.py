@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "transformers", "timm", "mlflow", "albumentations", "cv2", "sklearn")
+HEAVY = ("torch", "transformers", "timm", "mlflow", "albumentations", "cv2", "sklearn", "matplotlib")
 LOOK = """
 import json, sys
 for name in sys.argv[1:]:
