@@ -43,6 +43,9 @@ class MiraiHead(nn.Module):
         head: Head = "hazard",
     ) -> None:
         super().__init__()
+        # Not in the paper. The scale of frozen features is their encoder's: small ones drown in the embeddings of places,
+        # and the head learns for ten epochs to say the same of everybody (docs/risk.md).
+        self.norm = nn.LayerNorm(num_features)
         self.projection = nn.Linear(num_features, width)
         # One time: an exam is scored without earlier ones. The paper's embedding of it is kept, as a learned constant.
         self.time_embedding = nn.Embedding(1, _EMBEDDING)
@@ -67,7 +70,7 @@ class MiraiHead(nn.Module):
             present_BV: bool, at least one view of each exam.
         """
         features_BVF = torch.where(present_BV[..., None], features_BVF, torch.zeros_like(features_BVF))
-        token_BVW = self.projection(features_BVF) + self._places()
+        token_BVW = self.projection(self.norm(features_BVF)) + self._places()
         token_BVW = self.transformer(token_BVW, src_key_padding_mask=~present_BV)
         weight_BV1 = present_BV[..., None].to(token_BVW.dtype)
         mean_BW = (token_BVW * weight_BV1).sum(dim=1) / weight_BV1.sum(dim=1)

@@ -66,6 +66,11 @@ def test_the_plain_head_has_five_logits_of_their_own() -> None:
     assert logits.shape == (3, NUM_YEARS) and (logits.diff(dim=1) < 0).any()
 
 
+def test_the_scale_of_the_encoders_features_does_not_matter() -> None:
+    head, features = _head(), _features()
+    assert torch.allclose(head(features, ALL), head(100 * features, ALL), atol=1e-3)
+
+
 def test_every_parameter_learns() -> None:
     head = _head().train()
     head(_features(), ALL).square().sum().backward()
