@@ -2,12 +2,15 @@
 
 import base64
 import json
+import shutil
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 import yaml
 from rich.console import Console
 from typer.testing import CliRunner
@@ -18,9 +21,13 @@ from html_pages import PageReader
 from mammofed_shared.config.site import SiteSettings
 from mammofed_shared.data.image_text import load_grey
 from mammofed_shared.errors import DataError
+from mammofed_shared.exam import Report
+from mammofed_shared.interpretability.ablation import Reader, sentences_lost
 from mammofed_shared.interpretability.pointing import Box
+from mammofed_shared.interpretability.sentence import report_sentences
 from mammofed_site import cli
 from mammofed_site.explanations import atlas, atlas_passes
+from mammofed_site.explanations.atlas_passes import AtlasImage
 from mammofed_site.explanations.command import AtlasRequest, make_site_atlas
 from mammofed_site.explanations.models import frozen_model, load_reader
 from mammofed_site.explanations.pictures import cell_box, thumbnail_uri
@@ -69,47 +76,82 @@ def test_the_command_writes_a_page_of_the_most_active_neurons(
     assert "56images were looked at" in reader.text.replace("\n", "")
 
 
-def test_a_neurons_sentence_is_of_the_reports_of_its_images(site: SiteSettings, autoencoder: Path) -> None:
+def test_a_neurons_sentence_is_that_of_its_images_reports_which_drops_most(
+    site: SiteSettings, autoencoder: Path
+) -> None:
     frozen = frozen_model(site)
     reader, _ = load_reader(frozen, autoencoder, device_of("cpu"))
     images = atlas.atlas_images(site, frozen, 12)
     top = atlas_passes.choose_images(reader, images, site.folder / "top", 3, 1, lambda done, total: None)
-    neuron = top.busiest(1)[0]
-    said = atlas_passes.name_neurons(reader, images, top, [neuron], site.folder / "said", lambda done, total: None)
+    neurons = top.busiest(6)
+    told: list[tuple[int, int]] = []
+    named = atlas_passes.name_neurons(reader, images, top, neurons, site.folder, lambda *done: told.append(done))
 
-    assert set(said) == {image for image, _, _ in top.of_neuron(neuron)}
-    told = {image: of_image[neuron] for image, of_image in said.items() if neuron in of_image}
-    assert told, "some sentence loses"
-    for image, (sentence, share) in told.items():
-        report = images[image].report
-        assert report is not None
-        assert sentence in f"{report.findings} {report.impression}"
-        assert 0 < share <= 1
+    assert named, "the likeness of some sentence drops"
+    assert told[-1][0] == told[-1][1]
+    for neuron, sentence in named.items():
+        shown = [images[image] for image, _, _ in top.of_neuron(neuron)]
+        assert any(sentence in report_sentences(item.report) for item in shown)
+        best = {item: _mean_drop(reader, shown, neuron, item) for item in _all_sentences(shown)}
+        assert best[sentence] == pytest.approx(max(best.values()), abs=1e-6)
 
 
+def _all_sentences(images: list[AtlasImage]) -> set[str]:
+    return {sentence for item in images for sentence in report_sentences(item.report)}
+
+
+def _mean_drop(reader: Reader, images: list[AtlasImage], neuron: int, sentence: str) -> float:
+    """By the way of a single exam: each image alone, with a report of one sentence."""
+    drops = []
+    for item in images:
+        grey = torch.from_numpy(load_grey(item.image)[None])
+        coalitions = reader.coalitions(reader.code(reader.encoder.image_encoder.feature_map(grey)))
+        drops += sentences_lost(reader, coalitions, Report(sentence, ""), [[neuron]])
+    return float(np.mean([lost[0].drop for lost in drops]))
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@pytest.mark.parametrize(("name", "at"), [("images", 20), ("sentences", 6)])
 def test_an_atlas_that_was_interrupted_is_gone_on_with(
-    site: SiteSettings, autoencoder: Path, monkeypatch: pytest.MonkeyPatch
+    site: SiteSettings, autoencoder: Path, monkeypatch: pytest.MonkeyPatch, name: str, at: int
 ) -> None:
     undisturbed = make_site_atlas(site, request(autoencoder), Console(quiet=True)).read_bytes()
     for path in (site.folder / "explanations").glob("atlas-*/*"):
-        path.unlink()
+        _remove(path)
     monkeypatch.setattr(atlas_passes, "_KEEP_EVERY_S", -1.0)
-    asked: list[tuple[str, int]] = []
-    is_resumed = False
+    coded: list[int] = []
+    plain = atlas_passes._code
+    monkeypatch.setattr(atlas_passes, "_code", lambda *given: coded.append(1) or plain(*given))
 
-    def told(name: str, done: int, total: int) -> None:
-        asked.append((name, done))
-        if len(asked) == 20 and not is_resumed:
+    def interrupted(pass_name: str, done: int, total: int) -> None:
+        if (pass_name, done >= at) == (name, True):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        atlas.make_atlas(site, request(autoencoder), told)
-    asked.clear()
-    is_resumed = True
-    page = atlas.make_atlas(site, request(autoencoder), told)
+        atlas.make_atlas(site, request(autoencoder), interrupted)
+    num_before = len(coded)
+    page = atlas.make_atlas(site, request(autoencoder), lambda *told: None)
 
-    assert asked[0] == ("images", 20), "the twentieth was not written down; it is looked at again"
     assert page.read_bytes() == undisturbed
+    num_again = len(coded) - num_before
+    coded.clear()
+    for path in (site.folder / "explanations").glob("atlas-*/*"):
+        _remove(path)
+    atlas.make_atlas(site, request(autoencoder), lambda *told: None)
+    assert num_before + num_again - len(coded) in (0, 1), "at most the image in hand is looked at again"
+    assert num_again < len(coded)
+
+
+def test_more_neurons_of_the_same_images_take_no_second_look_at_them(site: SiteSettings, autoencoder: Path) -> None:
+    make_site_atlas(site, request(autoencoder), Console(quiet=True))
+    told: list[str] = []
+    page = atlas.make_atlas(site, replace(request(autoencoder), num_neurons=9), lambda name, *_: told.append(name))
+
+    assert "images" not in told
+    assert PageReader(page.read_text()).text.count("of all activity") == 9
 
 
 def test_an_image_that_cannot_be_read_is_passed_over(site: SiteSettings, autoencoder: Path) -> None:

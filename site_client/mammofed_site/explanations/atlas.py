@@ -2,7 +2,7 @@
 
 <folder>/explanations/atlas.html
 <folder>/explanations/atlas-<identity>/top.safetensors    which images fire each neuron most (neuron_atlas.py)
-<folder>/explanations/atlas-<identity>/sentences.json     which sentences go with them
+<folder>/explanations/atlas-<identity>/<N>-neurons/       which sentences go with the N most active ones
 
 Images are taken in the order of their digests, so that of more than are asked for a fair part is looked at. A second
 call goes on where the first was ended, as long as models, images and numbers are the same.
@@ -10,8 +10,7 @@ call goes on where the first was ended, as long as models, images and numbers ar
 
 import hashlib
 import json
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,8 +21,9 @@ from mammofed_shared.data.image_text import load_grey
 from mammofed_shared.data.manifest import read_exams
 from mammofed_shared.errors import ConfigurationError, DataError, VisitFailed
 from mammofed_shared.interpretability.neuron_atlas import TopImages
+from mammofed_shared.interpretability.sentence import report_sentences
 from mammofed_site.explanations.atlas_page import AtlasContent, AtlasNeuron, AtlasPicture, write_atlas_page
-from mammofed_site.explanations.atlas_passes import AtlasImage, Said, choose_images, name_neurons
+from mammofed_site.explanations.atlas_passes import AtlasImage, choose_images, name_neurons
 from mammofed_site.explanations.command import PAGES_FOLDER, AtlasRequest
 from mammofed_site.explanations.models import FrozenModel, Origin, frozen_model, load_reader
 from mammofed_site.explanations.pictures import cell_box, thumbnail_uri
@@ -49,8 +49,9 @@ def make_atlas(settings: SiteSettings, request: AtlasRequest, told: Told) -> Pat
     images = atlas_images(settings, frozen, request.most_images)
     folder = settings.folder / PAGES_FOLDER
     kept = folder / f"atlas-{_identity(frozen, origin, request, images)}"
-    kept.mkdir(parents=True, exist_ok=True, mode=0o700)
-    folder.chmod(0o700)
+    named_in = kept / f"{request.num_neurons}-neurons"
+    named_in.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)  # so nobody else gets to what is below
     top = choose_images(
         reader,
         images,
@@ -63,7 +64,7 @@ def make_atlas(settings: SiteSettings, request: AtlasRequest, told: Told) -> Pat
     if not neurons:
         raise DataError("no neuron fires in any image of this site that can be read: nothing can be shown")
     try:
-        said = name_neurons(reader, images, top, neurons, kept / "sentences.json", partial(told, "sentences"))
+        named = name_neurons(reader, images, top, neurons, named_in, partial(told, "sentences"))
     except VisitFailed as error:  # what a visit would tell the coordinator is told here
         raise ConfigurationError(f"the models give no explanation: {error}") from error
     content = AtlasContent(
@@ -71,7 +72,7 @@ def make_atlas(settings: SiteSettings, request: AtlasRequest, told: Told) -> Pat
         num_images=top.num_images,
         num_neurons=len(top.activity),
         num_silent=int((top.activity == 0).sum()),
-        neurons=_neurons(images, top, neurons, said),
+        neurons=_neurons(images, top, neurons, named),
         origins=(Origin("frozen model", "", 0, "", frozen.digest), origin),
     )
     write_atlas_page(folder / "atlas.html", content)
@@ -91,27 +92,18 @@ def atlas_images(settings: SiteSettings, frozen: FrozenModel, most: int) -> list
 
 
 def _neurons(
-    images: Sequence[AtlasImage], top: TopImages, neurons: Sequence[int], said: Said
+    images: Sequence[AtlasImage], top: TopImages, neurons: Sequence[int], named: Mapping[int, str]
 ) -> tuple[AtlasNeuron, ...]:
     total = float(top.activity.sum())
     return tuple(
         AtlasNeuron(
             neuron=neuron,
             share=float(top.activity[neuron]) / total,
-            sentence=_sentence(neuron, top, said),
+            sentence=named.get(neuron),
             pictures=_pictures(images, top, neuron),
         )
         for neuron in neurons
     )
-
-
-def _sentence(neuron: int, top: TopImages, said: Said) -> str | None:
-    """The sentence that has most of what this neuron's images lose without it; None where none loses."""
-    shares: defaultdict[str, float] = defaultdict(float)
-    for image, _, _ in top.of_neuron(neuron):
-        if own := said.get(image, {}).get(neuron):
-            shares[own[0]] += own[1]
-    return max(shares, key=lambda sentence: shares[sentence]) if shares else None
 
 
 def _pictures(images: Sequence[AtlasImage], top: TopImages, neuron: int) -> tuple[AtlasPicture, ...]:
@@ -129,6 +121,6 @@ def _pictures(images: Sequence[AtlasImage], top: TopImages, neuron: int) -> tupl
 
 def _identity(frozen: FrozenModel, origin: Origin, request: AtlasRequest, images: Sequence[AtlasImage]) -> str:
     """Changes with all that the passes hang on."""
-    parts = [frozen.digest, origin.digest, request.num_neurons, request.images_per_neuron]
-    parts += [item.image.png_sha256 for item in images]
+    parts: list[object] = [frozen.digest, origin.digest, request.images_per_neuron]
+    parts += [[item.image.png_sha256, report_sentences(item.report)] for item in images]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
