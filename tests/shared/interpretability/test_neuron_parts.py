@@ -11,6 +11,7 @@ from mammofed_shared.exam import Exam, Laterality, View
 from mammofed_shared.interpretability.ablation import Reader
 from mammofed_shared.interpretability.exam_maps import ExamMaps, exam_maps
 from mammofed_shared.interpretability.neuron_parts import NeuronExplanation, explain_by_neurons
+from mammofed_shared.interpretability.sentence import chosen
 from mammofed_shared.models.mirai import MiraiHead
 from planted import (
     MASS,
@@ -130,3 +131,14 @@ def test_contributions_of_the_real_head_sum_to_its_risk(reader: Reader, maps: Ex
     total = sum(part.contribution for part in found.parts) + found.others
     assert total == pytest.approx(found.risks_of_code[4] - found.risk_of_empty, abs=1e-9)
     assert abs(found.parts[0].contribution) >= abs(found.parts[1].contribution) > 0
+
+
+def test_an_exam_in_which_no_neuron_fires_has_the_risk_of_an_empty_code(reader: Reader, maps: ExamMaps) -> None:
+    reader.autoencoder.encoder_bias.fill_(-100)
+    found = explain_by_neurons(reader, HEAD, maps, REPORT, year=1)
+
+    assert found.parts == ()
+    assert (found.num_others, found.others) == (0, 0)
+    assert found.risks_of_code[0] == pytest.approx(found.risk_of_empty)
+    assert not found.heat.any()
+    assert chosen(found.sentences) is None
