@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from transformers.utils.logging import disable_progress_bar
 
 from mammofed_shared.config.features import AsymmetryFeatures
 from mammofed_shared.config.frozen_encoder import TEXT_FOLDER, encoder_digest, read_encoder
@@ -101,6 +102,7 @@ def load_reader(frozen: FrozenModel, autoencoder: Path, device: torch.device) ->
     exported = load_exported(autoencoder, ("sae",), frozen.digest)
     assert isinstance(exported.model, SparseAutoencoder), "the task sae trains one"
     tokenizer = ReportTokenizer(frozen.folder / TEXT_FOLDER, read_encoder(frozen.folder).task.text_encoder.max_tokens)
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # the command has its own
     encoder = load_frozen_dual_encoder(frozen.folder).to(device)
     return Reader(encoder, tokenizer, exported.model.to(device), device), _origin("sparse autoencoder", exported)
 
