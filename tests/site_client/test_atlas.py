@@ -147,10 +147,10 @@ def test_an_atlas_that_was_interrupted_is_gone_on_with(
 
 def test_more_neurons_of_the_same_images_take_no_second_look_at_them(site: SiteSettings, autoencoder: Path) -> None:
     make_site_atlas(site, request(autoencoder), Console(quiet=True))
-    told: list[str] = []
-    page = atlas.make_atlas(site, replace(request(autoencoder), num_neurons=9), lambda name, *_: told.append(name))
+    told: list[tuple[str, int, int]] = []
+    page = atlas.make_atlas(site, replace(request(autoencoder), num_neurons=9), lambda *said: told.append(said))
 
-    assert "images" not in told
+    assert [said for said in told if said[0] == "images"] == [("images", 56, 56)]
     assert PageReader(page.read_text()).text.count("of all activity") == 9
 
 

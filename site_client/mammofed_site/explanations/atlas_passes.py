@@ -57,10 +57,11 @@ def choose_images(
     Args:
         kept: file of what was done; equal images and models go on from it.
         loaders: threads that read ahead.
-        report: called after each image with how many were looked at, and of how many.
+        report: called at the beginning and after each image with how many were looked at, and of how many.
     """
     top = _kept_choice(kept) or TopImages(reader.autoencoder.decoder.shape[0], num_top)
     kept_s = time.monotonic()
+    report(top.num_images, len(images))
     for grey in _greys(images[top.num_images :], loaders):
         if grey is None:
             top.pass_over()
