@@ -43,7 +43,7 @@ class MiraiHead(nn.Module):
         head: Head = "hazard",
     ) -> None:
         super().__init__()
-        # Not in the paper. The scale of frozen features is their encoder's: small ones drown in the embeddings of places,
+        # Not in the paper. The scale of frozen features is their encoder's: small ones drown in the places' embeddings,
         # and the head learns for ten epochs to say the same of everybody (docs/risk.md).
         self.norm = nn.LayerNorm(num_features)
         self.projection = nn.Linear(num_features, width)
