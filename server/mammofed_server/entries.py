@@ -27,14 +27,15 @@ CERTIFICATES = "certificates"
 
 Key = tuple[str, int]
 """Kind of an entry, and the number that tells it from others of its kind; 0 where there is one only."""
-_NUMBERED_BY = {"asked": "sites", "members": "round", "turn": "turn", "evaluated": "turn"}
+_NUMBERED_BY = {"asked": "answers", "members": "round", "turn": "turn", "evaluated": "turn"}
 BEGUN: Key = ("begun", 0)
 
 
 def key_of(entry: dict[str, Any]) -> Key:
     """Which entry of its run this is."""
     kind = str(entry["kind"])
-    return kind, int(entry[_NUMBERED_BY[kind]]) if kind in _NUMBERED_BY else 0
+    name = "sites" if kind == "asked" and "sites" in entry else _NUMBERED_BY.get(kind)  # `sites`: of an earlier version
+    return kind, int(entry[name]) if name is not None else 0
 
 
 def line_of_state(turn: int) -> Key:
@@ -48,7 +49,7 @@ def committed(run: RunState) -> Iterator[Key]:
     yield BEGUN
     quality, members = run.quality(), run.members()
     if quality is not None:
-        yield "asked", len(quality.counts)
+        yield "asked", quality.num_answers
     if members.settled:
         yield "members", members.settled
     for turn in range(run.last_turn() + 1):
@@ -98,7 +99,7 @@ def _root(run: RunState) -> dict[str, str] | None:
 def _asked(run: RunState, number: int) -> dict[str, Any]:
     record = run.quality()
     assert record is not None, "it is committed"
-    return {"sites": number, "signed": _signed(record.signed), "files": _seals(run, "quality.json")}
+    return {"answers": number, "signed": _signed(record.signed), "files": _seals(run, "quality.json")}
 
 
 def _members(run: RunState, number: int) -> dict[str, Any]:

@@ -82,8 +82,11 @@ def ask_newcomer(run: RunState, grid: FileGrid, plan: Plan) -> bool:
         logger.error("site %s cannot join yet: %s: %s", plan.site, code.name, _REMEDIES.get(code, _OTHER_REMEDY))
     else:
         update, _ = update_of(reply)
-        signed = {**held.signed, plan.site: update.signed} if update.signed is not None else held.signed
-        record = QualityRecord(counts={**held.counts, plan.site: update.metrics}, signed=signed)
+        signed = {name: item for name, item in held.signed.items() if name != plan.site}
+        if update.signed is not None:
+            signed[plan.site] = update.signed
+        counts = {**held.counts, plan.site: update.metrics}
+        record = QualityRecord(counts=counts, signed=signed, answers=held.num_answers + 1)
         run.commit_quality(record)
         logger.info("site %s has told its counts\n%s", plan.site, _as_text(quality_table(run, record)))
     grid.forget([plan.task_id])

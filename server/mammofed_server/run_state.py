@@ -74,6 +74,13 @@ class QualityRecord(Settings):
     counts: Mapping[str, Mapping[str, float]]
     signed: Mapping[str, Countersigned] = {}
     """Site → its statement."""
+    answers: int = 0
+    """Answers so far, once a newcomer has told: a site that left and joined again is asked again. 0: one of each."""
+
+    @property
+    def num_answers(self) -> int:
+        """Answers so far; it grows each time that this record is written."""
+        return max(self.answers, len(self.counts))
 
 
 _MAY_CHANGE = frozenset({"server", "tracking", "checkpoints"})

@@ -39,6 +39,8 @@ class Said:
     starts_from: Key
     """The entry of that state."""
     signed: Countersigned | None
+    num_exams: int | None = None
+    """By which a visit counts; None of what is no visit."""
 
 
 class Words:
@@ -145,7 +147,11 @@ class Words:
 
 
 def contributions(lines: Iterable[Line]) -> Iterator[Said]:
-    """Every contribution that the lines tell of: visits, evaluations, answers to the first question."""
+    """Every contribution that the lines tell of: visits, evaluations, answers to the first question.
+
+    An answer that stands in several lines, because a newcomer was asked later, comes once: with the first of them.
+    """
+    answers: set[str] = set()
     for line in lines:
         entry = line.entry
         kind, number = key_of(entry)
@@ -159,12 +165,17 @@ def contributions(lines: Iterable[Line]) -> Iterator[Said]:
                     entry["delivered"] or entry["before"],
                     line_of_state(number - 1),
                     _countersigned(item["signed"]),
+                    item["num_exams"],
                 )
         elif kind in ("asked", "evaluated"):
             state = (entry["delivered"] or entry["state"]) if kind == "evaluated" else None
             starts_from = line_of_state(number) if kind == "evaluated" else line_of_state(0)
             for site, item in entry["signed"].items():
                 signed = _countersigned(item)
+                if kind == "asked" and signed is not None:
+                    if signed.statement.digest in answers:
+                        continue
+                    answers.add(signed.statement.digest)
                 task_id = signed.statement.task_id if signed is not None else ""
                 yield Said(line.number, site, task_id, None, state, starts_from, signed)
 
@@ -179,12 +190,14 @@ def _countersigned(item: Any) -> Countersigned | None:
 def check_fields(said: Said, signed: Countersigned, configuration: str, heads: dict[Key, str]) -> list[Finding]:
     """What a statement says against what the ledger says."""
     statement = signed.statement
-    known = {
+    known: dict[str, Any] = {
         "task_id": said.task_id,
         "configuration": configuration,
         "state": said.before,
         "update": said.update,
     }
+    if said.num_exams is not None:
+        known["num_exams"] = said.num_exams
     if said.starts_from in heads:  # else its line is broken, and told of
         known["ledger_head"] = heads[said.starts_from]
     told = statement.model_dump()

@@ -1,8 +1,8 @@
 """`fl-server verify`: does everything chain to the model that was released? Offline, without keys, torch or site.
 
 Checked, in this order: the ledger's lines and the coordinator's signatures; every file that they seal; the sites'
-statements up to the consortium's root; that each state follows from the one before; means, where updates are kept; and
-a site's own ledger, where one is given.
+statements up to the consortium's root; that lines, files and statements name each other; that each state follows from
+the one before; means and encodings, where updates are kept; and a site's own ledger, where one is given.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -15,7 +15,9 @@ from pydantic import TypeAdapter
 from mammofed_server.contributors import Contributor, contributors_of
 from mammofed_server.entries import Key, entry_of, key_of, missing
 from mammofed_server.run_state import RunState
+from mammofed_server.verified_encodings import check_encodings
 from mammofed_server.verified_files import FilesFound, check_files
+from mammofed_server.verified_links import check_links
 from mammofed_server.verified_site import check_site_ledger
 from mammofed_server.verified_states import ADOPTED, check_chain_of_states, is_kept, recompute
 from mammofed_server.verified_words import Said, Words, check_fields, contributions
@@ -49,8 +51,16 @@ class Report:
     num_statements: int = 0
     num_unsigned: int = 0
     """Contributions without a site's statement."""
+    num_folded: int = 0
+    """Turns whose state is made of the updates of sites that trained at once."""
     num_means: int = 0
-    """Turns whose mean was computed again."""
+    """Of them, those whose state was computed again."""
+    num_sent: int = 0
+    """Updates that came encoded."""
+    num_decoded: int = 0
+    """Of them, those that were decoded again."""
+    num_encoded: int = 0
+    """States whose encoded form, as sites received it, was made again."""
     contributors: list[Contributor] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
@@ -125,7 +135,12 @@ def _check_entries(
     if run is not None:
         report.findings += _what_has_no_line(run, known, is_whole=is_whole)
         report.findings += _fields_that_differ(run, known, files)
+        report.findings += check_links(run, known, said, files.whole)
         report.findings += _means(run, report, known, files, work)
+        encodings = check_encodings(run, known, files.whole, work)
+        report.findings += encodings.findings
+        report.num_sent, report.num_decoded = encodings.num_sent, encodings.num_decoded
+        report.num_encoded = encodings.num_encoded
     report.contributors = contributors_of(known, said)
     for path in site_ledgers:
         report.findings += check_site_ledger(path, report.run, known, said)
@@ -272,11 +287,10 @@ def _fields_that_differ(run: RunState, lines: list[Line], files: FilesFound) -> 
 def _means(run: RunState, report: Report, lines: list[Line], files: FilesFound, work: Path | None) -> Iterator[Finding]:
     for line in lines:
         kind, turn = key_of(line.entry)
-        if (
-            kind != "turn"
-            or line.entry["strategy"] == ADOPTED
-            or f"checkpoints/{turn:05d}/manifest.json" not in files.whole
-        ):
+        if kind != "turn" or line.entry["strategy"] == ADOPTED or not line.entry["contributions"]:
+            continue
+        report.num_folded += 1
+        if f"checkpoints/{turn:05d}/manifest.json" not in files.whole:
             continue
         manifest = run.manifest(turn)
         if is_kept(run, manifest):

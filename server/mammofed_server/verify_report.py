@@ -1,5 +1,7 @@
 """What `fl-server verify` found, for people."""
 
+from collections.abc import Iterator
+
 from rich.console import Console
 
 from mammofed_server.contributors import contributors_table
@@ -19,7 +21,7 @@ def print_report(report: Report, console: Console) -> None:
     )
     console.print(f"state {report.state}", soft_wrap=True, highlight=False)
     console.print(contributors_table(report.contributors))
-    for line in (_lines(report), _signatures(report), _contributions(report)):
+    for line in (_lines(report), *_computed(report), _signatures(report), _contributions(report)):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
     for item in report.findings:
         console.print(f"{item.severity}: {item.where}: {item.what}", soft_wrap=True, highlight=False, markup=False)
@@ -28,8 +30,22 @@ def print_report(report: Report, console: Console) -> None:
 
 def _lines(report: Report) -> str:
     gone = f"; {report.num_states_gone} states or updates are not here any more" if report.num_states_gone else ""
-    again = f"; {report.num_means} means computed again" if report.num_means else ""
-    return f"{report.num_lines} lines of the ledger, {report.num_files} files as they were sealed{gone}{again}"
+    return f"{report.num_lines} lines of the ledger, {report.num_files} files as they were sealed{gone}"
+
+
+def _computed(report: Report) -> Iterator[str]:
+    """What was computed again, and that the rest was not: its digests hold, and nothing else is known of it."""
+    told = []
+    if report.num_folded:
+        told.append(f"{report.num_means} of {report.num_folded} means computed again")
+    if report.num_sent:
+        told.append(f"{report.num_decoded} of {report.num_sent} encoded updates decoded again")
+    if report.num_encoded:
+        told.append(f"{report.num_encoded} states encoded again, as sites received them")
+    if report.num_means < report.num_folded or report.num_decoded < report.num_sent:
+        told.append("of the others, updates or state before are not here (`checkpoints.keep_updates` keeps them)")
+    if told:
+        yield "; ".join(told)
 
 
 def _signatures(report: Report) -> str:

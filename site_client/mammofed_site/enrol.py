@@ -113,8 +113,9 @@ def renewal_due(identity: Identity, now: datetime | None = None) -> bool:
     return left < min((identity.not_after - identity.not_before) / 3, RENEW_WITHIN)
 
 
-def renewal_request(identity_folder: Path, site: str, consortium: str) -> bytes:
-    """A request for a new key, made beside the present one; the same key as long as no answer came.
+def renewal_request(identity_folder: Path) -> bytes:
+    """A request for a new key, made beside the present one; the same key as long as no answer came. It names nobody:
+    who asks is known by the present certificate.
 
     Raises:
         IdentityError: a key is there that cannot serve.
@@ -123,7 +124,7 @@ def renewal_request(identity_folder: Path, site: str, consortium: str) -> bytes:
     path = identity_folder / NEXT_KEY_FILE
     if not path.exists():
         write_whole(path, key_pem(make_key()), mode=KEY_MODE)
-    return make_request(read_key(path), site_uri(consortium, site))
+    return make_request(read_key(path))
 
 
 def install_renewal(

@@ -70,7 +70,7 @@ class Renewal:
         self._not_before_s = self._clock() + min(LONGEST_WAIT_S, max(SHORTEST_WAIT_S, left_s / 10))
         folder, site, consortium = self._settings.identity, self._settings.site, self._settings.consortium
         try:
-            chain = self._link.ask_renewal(renewal_request(folder, site, consortium))
+            chain = self._link.ask_renewal(renewal_request(folder))
             if chain is None:
                 return
             self._identity = install_renewal(folder, chain, site, consortium)

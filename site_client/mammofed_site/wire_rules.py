@@ -9,11 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from mammofed_shared.errors import RefusalCode
+from mammofed_shared.pki.keys import MAX_REQUEST_BYTES, is_bare_request
 from mammofed_shared.protocol import federation_pb2 as pb
 from mammofed_shared.protocol.plan import TASK_ID
 from mammofed_shared.protocol.statement import MAX_FILTERS
@@ -22,8 +21,6 @@ from mammofed_shared.protocol.wire import CHUNK_BYTES, LONG_POLL_S, PROTOCOL_VER
 MOST_NUMBERS = 50_000
 """Named numbers of one answer. Histograms of 100,000 exams with bins of ten take 20,000 for two findings."""
 MOST_EPOCHS, MOST_STEPS = 10**5, 10**8
-MAX_REQUEST_BYTES = 4096
-"""Of a certificate request."""
 SIGNIFICANT_DIGITS = 4
 """Of the loss and the speed that a visit under way tells once a second."""
 _NUMBER_NAME = re.compile(r"[a-z0-9_-]{1,64}(?:/[a-z0-9_-]{1,64}){0,3}")
@@ -71,17 +68,6 @@ def _holds(message: str, says: str, most: int = 1) -> Rule:
 def round_for_wire(value: float) -> float:
     """A number as a visit under way may tell it: a few digits are enough to see whether it goes well."""
     return float(f"{value:.{SIGNIFICANT_DIGITS}g}") if math.isfinite(value) else 0.0
-
-
-def _is_request(value: bytes) -> bool:
-    """A certificate request in PEM and not a byte beside it."""
-    if not 0 < len(value) <= MAX_REQUEST_BYTES:
-        return False
-    try:
-        request = x509.load_pem_x509_csr(value)
-        return request.is_signature_valid and request.public_bytes(Encoding.PEM).strip() == value.strip()
-    except ValueError:
-        return False
 
 
 def _is_signature(value: bytes) -> bool:
@@ -175,7 +161,9 @@ def rules_of(site: str) -> dict[str, dict[str, Rule]]:
         },
         "RenewRequest": {
             "certificate_request": Rule(
-                "a request for its next certificate, parsed", f"PEM, at most {MAX_REQUEST_BYTES:,} bytes", _is_request
+                "its next key, in a request that names nothing else",
+                f"PEM, at most {MAX_REQUEST_BYTES:,} bytes",
+                is_bare_request,
             )
         },
     }

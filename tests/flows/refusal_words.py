@@ -270,7 +270,7 @@ def _passphrase(stage: Stage) -> str:
 
 
 def _not_refreshed(stage: Stage) -> str:
-    csr = enrol.renewal_request(stage.mayos(), "mayo", "hospitals")
+    csr = enrol.renewal_request(stage.mayos())
     return said(lambda: ca.renew(stage.ours.authority / ca.RENEWAL, "mayo", csr, 1, NOW + timedelta(days=85)))
 
 

@@ -170,7 +170,7 @@ def test_a_statement_holds_although_the_certificate_was_renewed_before_it_was_se
     mayo = consortium.site_identity("mayo")
     notary.meet("mayo", 3, _calls_as(mayo))
     signed = _state(tmp_path / "mayo", mayo, plan, update)
-    request = enrol.renewal_request(consortium.sites["mayo"], "mayo", consortium.name)
+    request = enrol.renewal_request(consortium.sites["mayo"])
     chain = ca.renew(consortium.authority / "renewal", "mayo", request, 7)
     enrol.commit_pair(consortium.sites["mayo"], chain)
     notary.renewed("mayo", chain)

@@ -145,7 +145,7 @@ def test_a_renewal_is_due_in_the_last_third_or_month(
 
 
 def _renewal(consortium: Consortium, folder: Path, site: str = "mayo", now: datetime = NOW) -> bytes:
-    csr = enrol.renewal_request(folder, site, "hospitals")
+    csr = enrol.renewal_request(folder)
     return ca.renew(consortium.authority / ca.RENEWAL, site, csr, 7, now)
 
 
@@ -174,8 +174,8 @@ def test_a_renewal_can_be_renewed(consortium: Consortium, short: Path) -> None:
 
 
 def test_a_request_whose_answer_was_lost_is_asked_again_with_the_same_key(short: Path) -> None:
-    first = enrol.renewal_request(short, "emory", "hospitals")
-    again = enrol.renewal_request(short, "emory", "hospitals")
+    first = enrol.renewal_request(short)
+    again = enrol.renewal_request(short)
     assert pki.fingerprint(pki.read_request(first)) == pki.fingerprint(pki.read_request(again))
     present = pki.load_identity(short, "hospitals", "emory", NOW)
     assert present.key_path.name == "key.pem"
@@ -184,7 +184,7 @@ def test_a_request_whose_answer_was_lost_is_asked_again_with_the_same_key(short:
 def test_a_renewal_that_is_not_right_leaves_the_present_one(
     consortium: Consortium, short: Path, tmp_path: Path
 ) -> None:
-    csr = enrol.renewal_request(short, "emory", "hospitals")
+    csr = enrol.renewal_request(short)
     renewals = consortium.authority / ca.RENEWAL
     other = make_consortium(tmp_path / "other", [], now=NOW)
     of_another_key = _renewal(consortium, consortium.sites["mayo"])
@@ -227,7 +227,7 @@ def test_a_renewal_killed_anywhere_leaves_a_key_and_its_certificate(
     assert (left.not_after > old.not_after) is renewed
     assert (left.key_path.name == "next-key.pem") is renewed
     # The next renewal begins with a key of its own, or asks again with the one that got no answer.
-    wanted = pki.fingerprint(pki.read_request(enrol.renewal_request(short, "emory", "hospitals")))
+    wanted = pki.fingerprint(pki.read_request(enrol.renewal_request(short)))
     assert (short / "next-key.pem").exists()
     assert wanted != pki.certificate_fingerprint(pki.read_pair(short).chain[0])
     assert pki.load_identity(short, "hospitals", "emory", NOW).key_path.name == "key.pem"

@@ -6,8 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import AttributeOID, NameOID
 from google.protobuf.descriptor import Descriptor
 
 import what_leaves
@@ -26,7 +30,24 @@ from mammofed_site.wire_rules import rules_of
 
 MRN = "MRN-48151623"
 TASK = "test/r0001/v00001/mayo/train"
-CSR = make_request(make_key(), "spiffe://hospitals/site/mayo")
+CSR = make_request(make_key())
+
+
+def _request(
+    name: str = "mammofed request",
+    uri: str | None = None,
+    challenge: bytes | None = None,
+    key: CertificateIssuerPrivateKeyTypes | None = None,
+) -> bytes:
+    """A certificate request that is well signed and says more than a key."""
+    builder = x509.CertificateSigningRequestBuilder()
+    builder = builder.subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)] if name else []))
+    if uri is not None:
+        names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)])
+        builder = builder.add_extension(names, critical=False)
+    if challenge is not None:
+        builder = builder.add_attribute(AttributeOID.CHALLENGE_PASSWORD, challenge)
+    return builder.sign(key or make_key(), hashes.SHA256()).public_bytes(Encoding.PEM)
 
 
 def _fields(message: Descriptor, seen: set[str]) -> Iterator[tuple[str, str]]:
@@ -91,6 +112,11 @@ def test_what_a_site_has_to_say_comes_through_as_it_is() -> None:
         (pb.FailRequest(task_id=TASK, refusal_code=4711), "refusal_code"),
         (pb.RenewRequest(certificate_request=CSR + MRN.encode()), "certificate_request"),
         (pb.RenewRequest(certificate_request=MRN.encode() + b"\n" + CSR), "certificate_request"),
+        (pb.RenewRequest(certificate_request=_request(MRN)), "certificate_request"),
+        (pb.RenewRequest(certificate_request=_request("")), "certificate_request"),
+        (pb.RenewRequest(certificate_request=_request(uri=f"spiffe://{MRN}/site/mayo")), "certificate_request"),
+        (pb.RenewRequest(certificate_request=_request(challenge=MRN.encode())), "certificate_request"),
+        (pb.RenewRequest(certificate_request=_request(key=ec.generate_private_key(ec.SECP384R1()))), "certificate_re"),
         (pb.RenewRequest(certificate_request=CSR.replace(b"\n", MRN.encode() + b"\n", 1)), "certificate_request"),
         (pb.PollRequest.FromString(b"\x08\x01\xaa\x06" + bytes([len(MRN)]) + MRN.encode()), "a field"),
         (pb.Chunk(data=MRN.encode()), "Chunk"),

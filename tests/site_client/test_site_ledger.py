@@ -123,7 +123,7 @@ def test_with_a_renewed_key_the_same_statement_is_signed_again(tmp_path: Path, p
     consortium = make_consortium(tmp_path / "consortium", ["mayo"])
     ledger = SiteLedger(tmp_path / "mayo", lambda: consortium.site_identity("mayo"))
     first = ledger.state(plan, update, DATA)
-    request = enrol.renewal_request(consortium.sites["mayo"], "mayo", consortium.name)
+    request = enrol.renewal_request(consortium.sites["mayo"])
     enrol.commit_pair(consortium.sites["mayo"], ca.renew(consortium.authority / "renewal", "mayo", request, 7))
     second = ledger.state(plan, update, DATA)
     assert second.statement == first.statement and second.certificate != first.certificate

@@ -22,6 +22,7 @@ KEY_MODE = 0o600
 MAX_REQUEST_BYTES = 4096
 """One of ours has about 500."""
 
+_REQUEST_NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mammofed request")])
 _OTHERS = 0o077
 _FINGERPRINT = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -112,15 +113,24 @@ def normal_fingerprint(text: str, where: str = "fingerprint") -> str:
     return f"sha256:{digits}"
 
 
-def make_request(key: ec.EllipticCurvePrivateKey, uri: str) -> bytes:
-    """A signing request (PKCS #10, PEM). What it asks for is a note: the authority sets the name."""
-    return (
-        x509.CertificateSigningRequestBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mammofed request")]))
-        .add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)]), critical=False)
-        .sign(key, hashes.SHA256())
-        .public_bytes(serialization.Encoding.PEM)
-    )
+def make_request(key: ec.EllipticCurvePrivateKey, uri: str | None = None) -> bytes:
+    """A signing request (PKCS #10, PEM). The name that it asks for, if any, is a note: the authority sets it."""
+    builder = x509.CertificateSigningRequestBuilder().subject_name(_REQUEST_NAME)
+    if uri is not None:
+        names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)])
+        builder = builder.add_extension(names, critical=False)
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def is_bare_request(csr_pem: bytes) -> bool:
+    """Whether this is a request as ``make_request`` makes it without a name: it tells a public key and nothing else."""
+    try:
+        read_request(csr_pem)
+        request = x509.load_pem_x509_csr(csr_pem)
+    except (IdentityError, ValueError):
+        return False
+    is_plain = request.subject == _REQUEST_NAME and not len(request.attributes) and not len(request.extensions)
+    return is_plain and request.public_bytes(serialization.Encoding.PEM).strip() == csr_pem.strip()
 
 
 def read_request(csr_pem: bytes) -> ec.EllipticCurvePublicKey:

@@ -87,7 +87,7 @@ def test_an_enrolled_site_gets_through_and_is_known_by_its_certificate(port: int
 
 def test_a_renewed_certificate_gets_through_with_its_issuer(port: int, consortium: Consortium, tmp_path: Path) -> None:
     folder = consortium.enrol("mayo", tmp_path / "mayo", days=20)
-    csr = enrol.renewal_request(folder, "mayo", consortium.name)
+    csr = enrol.renewal_request(folder)
     chain = ca.renew(consortium.authority / ca.RENEWAL, "mayo", csr, 7)
     identity = enrol.install_renewal(folder, chain, "mayo", consortium.name)
     assert identity.chain_pem.count(b"BEGIN CERTIFICATE") == 2
