@@ -166,6 +166,23 @@ def features_(
         features_site(settings, kind, run, Console(), predict=predict)
 
 
+@app.command("compare")
+def compare_(
+    first: Annotated[str, typer.Argument(help="Name of a run that was evaluated here.")],
+    second: Annotated[str, typer.Argument(help="Name of another one.")],
+    site: Site,
+    config: Config = None,
+    overrides: Overrides = None,
+) -> None:
+    """Compare the models of two runs on this site's test exams: AUROC of both, and whether chance could have said so.
+
+    Takes the scores that the last evaluation of each left here; nothing is computed anew, and nothing leaves.
+    """
+    from mammofed_site.compare import compare_runs
+
+    compare_runs(_settings(site, config, overrides), first, second, Console())
+
+
 @app.command("teach")
 def teach_(
     site: Site,
