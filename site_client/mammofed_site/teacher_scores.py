@@ -13,6 +13,7 @@ from typing import IO
 
 from mammofed_shared.errors import DataError, StateError
 from mammofed_shared.report.exam_facts import Teacher
+from mammofed_site.working_database import open_working_database
 
 _VERSION = 1
 _TABLE = """
@@ -52,7 +53,7 @@ class TeacherScores:
             self._lock.close()
             raise StateError("another `site-client teach` is working on this data set: wait for it") from error
         try:
-            self._base = self._begin()
+            self._base = open_working_database(self._path, _TABLE, _VERSION)
         except sqlite3.DatabaseError as error:
             self._lock.close()
             raise DataError(f"{self._path} is damaged: delete it and run `site-client teach` again") from error
@@ -89,18 +90,6 @@ class TeacherScores:
             raise DataError(
                 f"teacher scores cannot be written ({error}): make room in the site's folder, and start again"
             ) from error
-
-    def _begin(self) -> sqlite3.Connection:
-        base = sqlite3.connect(self._path)
-        # A kill loses nothing; a power cut may lose the last scores, which are then computed again.
-        base.execute("PRAGMA journal_mode = WAL")
-        base.execute("PRAGMA synchronous = NORMAL")
-        if base.execute("PRAGMA user_version").fetchone()[0] not in (0, _VERSION):
-            base.close()
-            raise sqlite3.DatabaseError("another version")
-        base.executescript(_TABLE)
-        base.execute(f"PRAGMA user_version = {_VERSION}")
-        return base
 
     @property
     def _open(self) -> sqlite3.Connection:

@@ -19,6 +19,7 @@ from typing import IO
 from mammofed_shared.data.translations import TRANSLATIONS_NAME, VERSION, TranslationRecipe, sentence_key
 from mammofed_shared.errors import DataError, StateError
 from mammofed_shared.files import fsync_file, fsync_folder
+from mammofed_site.working_database import open_working_database
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS about (recipe TEXT NOT NULL);
@@ -109,16 +110,7 @@ class TranslationStore:
             if self._published.exists():
                 shutil.copyfile(self._published, copy)
             copy.replace(self._unfinished)
-        base = sqlite3.connect(self._unfinished)
-        # A kill loses nothing; a power cut may lose the last batches, which are then translated again.
-        base.execute("PRAGMA journal_mode = WAL")
-        base.execute("PRAGMA synchronous = NORMAL")
-        if base.execute("PRAGMA user_version").fetchone()[0] not in (0, VERSION):
-            base.close()
-            raise sqlite3.DatabaseError("another version")
-        base.executescript(_TABLES)
-        base.execute(f"PRAGMA user_version = {VERSION}")
-        return base
+        return open_working_database(self._unfinished, _TABLES, VERSION)
 
     @property
     def _open(self) -> sqlite3.Connection:

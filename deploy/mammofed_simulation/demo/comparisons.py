@@ -5,7 +5,6 @@ data takes as many optimizer steps as the joint run. A site alone trains as ofte
 of the steps: with as many steps as all together, two seeds of each would take the demo five minutes longer.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +18,13 @@ from mammofed_shared.config.site import SiteSettings
 from mammofed_shared.files import write_whole
 from mammofed_simulation.demo.configuration import DemoConfigs, write_settings
 from mammofed_simulation.demo.folder import DemoFolder
-from mammofed_simulation.demo.processes import Processes, Started
+from mammofed_simulation.demo.lanes import simulate_all
+from mammofed_simulation.demo.processes import Processes
 
 POOLED = "pooled"
 FEDAVG_ROUNDS = 6
 SECOND_SEED = 1000
 """Added to the demo's seed for the second run of a comparison: other first weights and batches, the same patients."""
-LANES = 2
-"""Simulations side by side, each on one thread."""
-_LOOK_EVERY_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,20 +88,9 @@ def run_comparisons(
         CommandFailed: a simulation ended with an error.
     """
     site_files = write_sites(folder, configs)
-    waiting = [(item, write_simulation(folder, configs.run, item, site_files)) for item in comparisons]
-    running: list[tuple[Comparison, Started, float]] = []
-    while waiting or running:
-        while waiting and len(running) < LANES:
-            item, file = waiting.pop(0)
-            started = processes.start(f"fl-simulate-{item.name}", "fl-simulate", "--config", str(file))
-            running.append((item, started, time.monotonic()))
-        time.sleep(_LOOK_EVERY_S)
-        for entry in [entry for entry in running if entry[1].process.poll() is not None]:
-            running.remove(entry)
-            item, started, begin = entry
-            if started.process.returncode != 0:
-                raise started.failure()
-            say(f"{item.name} ended after {time.monotonic() - begin:.0f} s")
+    simulate_all(
+        processes, [(item.name, write_simulation(folder, configs.run, item, site_files)) for item in comparisons], say
+    )
 
 
 def result_folder(folder: DemoFolder, comparison: Comparison) -> Path:

@@ -3,8 +3,7 @@
 All are runs of `fl-simulate`: the weights are those of the same run over mutual TLS, to the bit (tests/flows).
 """
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,14 +14,10 @@ from mammofed_shared.config.run import EvaluationSettings, RunSettings
 from mammofed_shared.config.schedule import ScheduleSettings
 from mammofed_shared.files import write_whole
 from mammofed_simulation.demo.configuration import write_settings
-from mammofed_simulation.demo.processes import Processes, Started
 
 CONFIGS = Path("configs/run")
 HEADS = ("risk-mirai", "risk-asymmirai")
 AUTOENCODER = "sae"
-LANES = 2
-"""Simulations side by side, each on one thread."""
-_LOOK_EVERY_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +32,11 @@ class RiskRun:
     def run_file(self) -> Path:
         """The run's YAML."""
         return self.folder / "run.yaml"
+
+    @property
+    def simulation_file(self) -> Path:
+        """What `fl-simulate` is given."""
+        return self.folder / "simulation.yaml"
 
     @property
     def result(self) -> Path:
@@ -80,34 +80,12 @@ def _write_run(
             "evaluation": EvaluationSettings(when="end"),
         }
     )
-    by_hand = f"Run it by hand: fl-simulate --config {one.folder / 'simulation.yaml'}"
+    by_hand = f"Run it by hand: fl-simulate --config {one.simulation_file}"
     write_settings(one.run_file, settings, f"Run {name} of this demo.\n{by_hand}")
     values = {
         "run": str(one.run_file),
         "sites": [str(site_files[site]) for site in settings.sites],
         "folder": str(one.result),
     }
-    write_whole(one.folder / "simulation.yaml", f"# {by_hand}\n" + yaml.safe_dump(values, sort_keys=False))
+    write_whole(one.simulation_file, f"# {by_hand}\n" + yaml.safe_dump(values, sort_keys=False))
     return one
-
-
-def simulate_all(processes: Processes, runs: Sequence[RiskRun], say: Callable[[str], None]) -> None:
-    """Run all, ``LANES`` at a time.
-
-    Raises:
-        CommandFailed: a simulation ended with an error.
-    """
-    waiting = list(runs)
-    running: list[tuple[RiskRun, Started, float]] = []
-    while waiting or running:
-        while waiting and len(running) < LANES:
-            one = waiting.pop(0)
-            words = ("fl-simulate", "--config", str(one.folder / "simulation.yaml"))
-            running.append((one, processes.start(f"fl-simulate-{one.name}", *words), time.monotonic()))
-        time.sleep(_LOOK_EVERY_S)
-        for entry in [entry for entry in running if entry[1].process.poll() is not None]:
-            running.remove(entry)
-            one, started, begin = entry
-            if started.process.returncode != 0:
-                raise started.failure()
-            say(f"{one.name} ended after {time.monotonic() - begin:.0f} s")

@@ -11,13 +11,14 @@ from mammofed_shared.data.manifest import read_exams
 from mammofed_shared.files import write_whole
 from mammofed_simulation.demo.clock import Clock
 from mammofed_simulation.demo.folder import claim
+from mammofed_simulation.demo.lanes import simulate_all
 from mammofed_simulation.demo.page import NOTICE
 from mammofed_simulation.demo.processes import Processes
 from mammofed_simulation.demo_risk.configuration import joint_run_file, write_site
 from mammofed_simulation.demo_risk.discrimination import last_scores, row_of, teacher_scores
 from mammofed_simulation.demo_risk.reasons import YEAR, Planted, Reasons, judge, planted_exams
 from mammofed_simulation.demo_risk.results import ModelRow, RiskResults
-from mammofed_simulation.demo_risk.runs import AUTOENCODER, HEADS, RiskRun, simulate_all, write_runs
+from mammofed_simulation.demo_risk.runs import AUTOENCODER, HEADS, RiskRun, write_runs
 from mammofed_simulation.demo_risk.summary import print_summary
 from mammofed_simulation.hospitals import FOLLOWED, DemoHospital, write_hospital
 from mammofed_site.explanations.models import load_models
@@ -73,7 +74,7 @@ class _Story:
             self._preprocess()
         runs = write_runs(self._root, self._seed, self._encoder, self._site_files)
         with clock.phase("Training", f"{len(runs)} runs, two at a time: over all hospitals, and each hospital alone."):
-            simulate_all(self._processes, runs, self._say)
+            simulate_all(self._processes, [(one.name, one.simulation_file) for one in runs], self._say)
         with clock.phase("Reasons", "One page for a radiologist; and whether reasons point at the planted masses."):
             page, reasons = self._explain({one.name: one for one in runs})
         with clock.phase("Report", "AUROC of each year at each hospital."):
