@@ -99,6 +99,19 @@ def dp_sgd_order(settings: SiteSettings) -> DpSgdOrder | None:
     return DpSgdOrder(settings=wanted, spent=spent)
 
 
+def is_price_of_today(settings: SiteSettings, order: DpSgdOrder, result: Path) -> bool:
+    """Whether what a finished visit with DP-SGD costs was told with all in mind that is paid today, or is paid itself.
+
+    Args:
+        order: the visit's.
+        result: its folder.
+    """
+    now = dp_sgd_order(settings)
+    if now is None or now.spent == order.spent:
+        return True
+    return is_paid(read_spendings(settings.folder), reference_of(result / "update.safetensors").digest)
+
+
 def protect(settings: SiteSettings, plan: Plan, state: Path, result: Path) -> Protected:
     """The update of a finished training visit as this site's policy lets it leave; what it costs is in the ledger.
 

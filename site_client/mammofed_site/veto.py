@@ -7,6 +7,7 @@ Whoever may write into the site's folder can veto, also while no client runs; a 
 """
 
 import getpass
+import logging
 import time
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from pydantic import ValidationError
 
 from mammofed_shared.config.base import Settings
 from mammofed_shared.errors import StateError
-from mammofed_shared.files import fsync_folder, write_whole
+from mammofed_shared.files import fsync_folder, is_full, write_whole
 from mammofed_site.audit import Audit
+
+logger = logging.getLogger(__name__)
 
 VETO_FILE = "veto.json"
 LIFTED_FOLDER = "vetoes"
@@ -50,13 +53,23 @@ def veto_of(folder: Path) -> Veto | None:
 
 
 def set_veto(folder: Path, reason: str = "") -> Veto:
-    """Stop this site; safe on disk and in the audit record when it returns. A veto that is in force stays as it is."""
+    """Stop this site; safe on disk and in the audit record when it returns. A veto that is in force stays as it is.
+
+    A disk that is full stops no veto: the file is empty then, and reason and record are lost.
+    """
     before = veto_of(folder)
     if before is not None:
         return before
     new = Veto(by=_user(), since=_now(), reason=reason)
-    write_whole(folder / VETO_FILE, new.model_dump_json(indent=1), mode=0o600)
-    Audit(folder).write("veto", by=new.by)
+    try:
+        write_whole(folder / VETO_FILE, new.model_dump_json(indent=1), mode=0o600)
+        Audit(folder).write("veto", by=new.by)
+    except OSError as error:
+        if not is_full(error):
+            raise
+        (folder / VETO_FILE).touch(mode=0o600)  # takes no block of the disk, and leaves as it is what was written
+        fsync_folder(folder)
+        logger.warning("disk full: the veto is in force, but its reason or its line in the audit record is not kept")
     return new
 
 

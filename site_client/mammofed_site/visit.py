@@ -38,7 +38,7 @@ from mammofed_site import worker_entry
 from mammofed_site.data_digest import data_digest
 from mammofed_site.micro_batch import half_micro_batch, known_micro_batch, note_micro_batch
 from mammofed_site.prediction import compare_with_prediction
-from mammofed_site.privacy import dp_sgd_order
+from mammofed_site.privacy import dp_sgd_order, is_price_of_today
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +110,8 @@ def finished_result(settings: SiteSettings, folder: Path, plan: Plan) -> Path | 
 
     A result whose update was handed in and removed does not count: who asks for it again gets it trained again. Nor
     does one of another plan of the same name (a new run may be called as an old one), of other data or of another least
-    cell. Nor do counts: the data may have changed, and counting is quick.
+    cell, nor one with DP-SGD that is not paid while another was paid since: its price, and whether it fits the budget,
+    were told without that one. Nor do counts: the data may have changed, and counting is quick.
     """
     if plan.kind == "query":
         return None
@@ -118,7 +119,10 @@ def finished_result(settings: SiteSettings, folder: Path, plan: Plan) -> Path | 
     needed = "update.safetensors" if plan.kind == "train" else "metrics.json"
     if not (result / needed).exists():
         return None
-    return result if _is_progress_of(settings, folder, plan) else None
+    if not _is_progress_of(settings, folder, plan):
+        return None
+    order = VisitOrder.model_validate_json((folder / "visit.json").read_text(encoding="utf-8"))
+    return result if order.dp_sgd is None or is_price_of_today(settings, order.dp_sgd, result) else None
 
 
 def forget_result(settings: SiteSettings, task_id: str) -> None:

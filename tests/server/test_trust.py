@@ -1,6 +1,7 @@
 """What the running coordinator takes from its identity folder: list of revoked certificates, its own certificate."""
 
 import logging
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from identities import PASSPHRASE, Consortium, make_consortium
 from mammofed_server import ca
+from mammofed_server import trust as trust_module
 from mammofed_server.trust import NUMBER_FILE, Revoked, Trust
 from mammofed_shared import pki
 from mammofed_shared.errors import IdentityError
@@ -42,6 +44,19 @@ def test_a_revocation_counts_for_the_next_call_of_a_running_coordinator(consorti
     with pytest.raises(Revoked, match="revoked: the certificate of site mayo was revoked"):
         trust.check(mayo)
     trust.check(upmc)
+
+
+def test_a_list_whose_new_date_the_file_system_hides_is_read_again_within_a_minute(
+    consortium: Consortium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trust_module, "_stamp", lambda path: (1, 1, 1))
+    trust, mayo = _trust(consortium), _peer(consortium, "mayo")
+    _revoke(consortium, "mayo")
+    trust.check(mayo)
+    later_s = time.monotonic() + 60.0
+    monkeypatch.setattr(trust_module.time, "monotonic", lambda: later_s)
+    with pytest.raises(Revoked):
+        trust.check(mayo)
 
 
 def test_whatever_descends_from_a_revoked_certificate_is_revoked(consortium: Consortium) -> None:

@@ -1,5 +1,6 @@
 """What a site takes part in: its own plans, on data and text encoder as the run asks for them."""
 
+import errno
 import hashlib
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,12 +18,13 @@ from mammofed_shared.config.site import SiteSettings
 from mammofed_shared.config.text_encoder import folder_digest
 from mammofed_shared.errors import RefusalCode, Refused
 from mammofed_shared.protocol.plan import PayloadReference, Plan
-from mammofed_site import policy_file
-from mammofed_site.hold import is_open
+from mammofed_site import policy_file, veto
+from mammofed_site.audit import Audit
+from mammofed_site.hold import is_open, refuse_while_held
 from mammofed_site.policy import check_tensor_names, permit
 from mammofed_site.policy_command import policy_lines
 from mammofed_site.policy_file import policy_in_force
-from mammofed_site.veto import set_veto
+from mammofed_site.veto import is_vetoed, lift_veto, set_veto
 from mammofed_site.visit import make_order, visit_folder
 from mammofed_site.visit_count import count_visit
 from prepared import SMALL
@@ -222,6 +224,21 @@ def test_hours_are_those_of_the_policys_time_zone() -> None:
     policy = PolicySettings(hours=("mon-sun 20:00-06:00",), time_zone="America/New_York")
     assert is_open(policy, datetime(2026, 1, 5, 3, 0, tzinfo=UTC)), "22:00 there"
     assert not is_open(policy, datetime(2026, 1, 5, 20, 30, tzinfo=UTC)), "15:30 there"
+
+
+def test_a_full_disk_stops_no_veto(settings: SiteSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object, **named: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(veto, "write_whole", full)
+        patched.setattr(Audit, "write", full)
+        assert set_veto(settings.folder, "too late to write this down").reason == "too late to write this down"
+    assert is_vetoed(settings.folder)
+    with pytest.raises(Refused, match="has stopped taking part"):
+        refuse_while_held(policy_in_force(settings))
+    lift_veto(settings.folder)
+    assert not is_vetoed(settings.folder)
 
 
 # ── the command ─────────────────────────────────────────────────────────────────────────────────────────────────

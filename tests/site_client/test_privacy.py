@@ -23,14 +23,26 @@ from mammofed_site.allowed_numbers import told_progress
 from mammofed_site.gaussian_accountant import contribution_epsilon
 from mammofed_site.noise_key import KEY_FILE
 from mammofed_site.privacy import dp_sgd_order, is_protected_alike, permit_privacy, protect
-from mammofed_site.privacy_ledger import LEDGER_FILE, read_spendings
+from mammofed_site.privacy_ledger import LEDGER_FILE, Spending, read_spendings, spend
 from mammofed_site.privacy_status import privacy_lines
+from mammofed_site.visit import finished_result, make_order, visit_folder
 from mammofed_site.withheld_numbers import withhold
 
 NOISE = {"update_noise": {"clip_norm": 1.0, "noise_multiplier": 4.0, "largest_epsilon": 3.0}}
 DP_SGD = {"dp_sgd": {"clip_norm": 1.0, "noise_multiplier": 1.0, "largest_epsilon": 3.0}}
 TEXT = TextSettings(swapped_share=0)
 FROZEN = PretrainSettings.model_validate({"image_encoder": {"batch_norm": "frozen"}})
+SPENDING = Spending(
+    release="a" * 64,
+    task="other/r0001/v00001/mayo/train",
+    mechanism="dp_sgd",
+    noise_multiplier=1.0,
+    sample_rate=0.1,
+    steps=20,
+    epsilon=1.0,
+    delta=1e-5,
+    time="2026-01-01T00:00:00Z",
+)
 REFERENCE = PayloadReference(digest="0" * 64, size=1)
 
 
@@ -222,6 +234,27 @@ def test_an_account_above_the_budget_lets_nothing_leave(tmp_path: Path) -> None:
     with pytest.raises(Refused, match=r"ε is 3\.1") as refused:
         protect(site, plan_of(task=TEXT), state, result)
     assert refused.value.code is RefusalCode.PRIVACY_BUDGET and read_spendings(site.folder) == ()
+
+
+def test_a_finished_visit_is_done_again_when_another_one_was_paid_since_it_was_priced(tmp_path: Path) -> None:
+    """Else two runs that share a folder could each be within the budget, and both together above it."""
+    site, plan = site_of(tmp_path, DP_SGD), plan_of(task=TEXT)
+    folder = visit_folder(site, plan.task_id)
+    folder.mkdir(parents=True)
+    state, result = finished_visit(folder, account=account_of(2.0))
+    result = result.rename(folder / "result")
+    order = make_order(site, plan, state)
+    (folder / "visit.json").write_text(order.model_dump_json())
+    assert finished_result(site, folder, plan) == result
+
+    spend(site.folder, SPENDING)
+    assert finished_result(site, folder, plan) is None
+
+    now = make_order(site, plan, state)
+    (folder / "visit.json").write_text(now.model_dump_json())
+    protect(site, plan, state, result)
+    assert len(read_spendings(site.folder)) == 2
+    assert finished_result(site, folder, plan) == result, "it is paid, and may be sent again"
 
 
 def test_a_visit_that_was_trained_by_another_rule_than_todays_does_not_leave_and_one_that_is_private_is_always_paid(
