@@ -42,9 +42,9 @@ class Tracker:
         self._marker = run.folder / "tracking.json"
         self._client = MlflowClient(tracking_uri=settings.tracking.mlflow or _own_database(run.folder / "mlflow.db"))
         if self._marker.exists():
-            state = {"asked": 0, **json.loads(self._marker.read_text(encoding="utf-8"))}
+            state = {"told": [], **json.loads(self._marker.read_text(encoding="utf-8"))}
         else:
-            state = {"mlflow_run": self._create(), "asked": 0, "trained": 0, "evaluated": -1}
+            state = {"mlflow_run": self._create(), "told": [], "trained": 0, "evaluated": -1}
         self._state: dict[str, Any] = state
 
     def _create(self) -> str:
@@ -64,12 +64,11 @@ class Tracker:
     def catch_up(self) -> None:
         """Write what the sites hold, and every turn and evaluation, that is committed and not written yet."""
         held = self._run.quality()
-        if held is not None and not self._state["asked"]:
-            for site, counts in held.counts.items():
-                self._log(
-                    {f"query/{site}/{name}": value for name, value in counts.items()}, 0, self._run.folder / "run.json"
-                )
-            self._advance(asked=1)
+        for site, counts in (held.counts if held is not None else {}).items():
+            if site not in self._state["told"]:  # a newcomer tells its counts later than the others
+                told = {f"query/{site}/{name}": value for name, value in counts.items()}
+                self._log(told, 0, self._run.folder / "run.json")
+                self._advance(told=[*self._state["told"], site])
         last = self._run.last_turn()
         while self._state["trained"] < last:
             turn = self._state["trained"] + 1
@@ -102,7 +101,7 @@ class Tracker:
         for start in range(0, len(metrics), MOST_AT_ONCE):
             self._client.log_batch(self._state["mlflow_run"], metrics=metrics[start : start + MOST_AT_ONCE])
 
-    def _advance(self, **changes: int) -> None:
+    def _advance(self, **changes: int | list[str]) -> None:
         self._state |= changes
         write_whole(self._marker, json.dumps(self._state))
 

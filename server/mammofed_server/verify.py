@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
+from mammofed_server.attendance import check_quorum
 from mammofed_server.contributors import Contributor, contributors_of
 from mammofed_server.entries import Key, entry_of, key_of, missing
 from mammofed_server.run_state import RunState
@@ -136,6 +137,7 @@ def _check_entries(
         report.findings += _what_has_no_line(run, known, is_whole=is_whole)
         report.findings += _fields_that_differ(run, known, files)
         report.findings += check_links(run, known, said, files.whole)
+        report.findings += _rounds_without_quorum(report, run)
         report.findings += _means(run, report, known, files, work)
         encodings = check_encodings(run, known, files.whole, work)
         report.findings += encodings.findings
@@ -269,6 +271,18 @@ def _what_has_no_line(run: RunState, lines: list[Line], *, is_whole: bool) -> It
             f"no line tells of what is committed: {kind} {number}; the next start of `fl-server` writes it, unless "
             "lines were taken away",
         )
+
+
+def _rounds_without_quorum(report: Report, run: RunState) -> Iterator[Finding]:
+    """A run that is called finished, though a round has fewer sites than its settings ask for."""
+    if report.ending != "finished":
+        return
+    try:
+        check_quorum(run.record.settings, run.schedule().turns, run)
+    except StateError as error:
+        yield Finding("tampered", FILE, str(error))
+    except (MammofedError, OSError, ValueError):  # a damaged file, told of by its seal
+        return
 
 
 def _fields_that_differ(run: RunState, lines: list[Line], files: FilesFound) -> Iterator[Finding]:

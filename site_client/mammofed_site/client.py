@@ -21,7 +21,7 @@ from mammofed_shared.protocol.payload import reference_of
 from mammofed_shared.protocol.plan import Plan
 from mammofed_shared.protocol.wire import LONG_POLL_S, plan_from_wire
 from mammofed_shared.revision import source_digest
-from mammofed_site.allowed_numbers import told_progress
+from mammofed_site.allowed_numbers import is_allowed, told_progress
 from mammofed_site.app import SITE_KEY, app, current_gate, current_monitor
 from mammofed_site.audit import Audit
 from mammofed_site.data_digest import data_digest
@@ -149,6 +149,8 @@ class SiteClient:
     def _introduce(self) -> str:
         counts = [read_counts(self._settings.prepared_folder(item)) for item in self._settings.datasets]
         num_training, num_test = (sum(count[split] for count in counts) for split in (Split.TRAIN, Split.TEST))
+        if (policy := self._watch.policy) is None or not is_allowed(policy, "num_exams"):
+            num_training = num_test = 0  # the coordinator shows them, and needs them for nothing
         return self._link.hello(num_training, num_test, data_digest(self._settings), source_digest())
 
     def _do(self, wire: Any) -> None:

@@ -42,6 +42,16 @@ def test_a_tracker_that_starts_again_goes_on_and_writes_nothing_twice(tmp_path: 
     assert _track(run.folder) == trained | {("evaluate/mayo/auroc/mass", 0.75, 1)}
 
 
+def test_the_counts_of_a_site_that_joins_later_are_written_when_it_has_told_them(tmp_path: Path) -> None:
+    run = begin_small_run(tmp_path / "run")
+    run.commit_quality(QualityRecord(counts={"mayo": TOLD}))
+    of_mayo = {(f"query/mayo/{name}", value, 0) for name, value in TOLD.items()}
+    assert _track(run.folder) == of_mayo
+
+    run.commit_quality(QualityRecord(counts={"mayo": TOLD, "emory": TOLD}))
+    assert _track(run.folder) == of_mayo | {(f"query/emory/{name}", value, 0) for name, value in TOLD.items()}
+
+
 KILLED_WHILE_IT_MAKES_TABLES = """
 import os, sys
 from pathlib import Path

@@ -14,6 +14,7 @@ from federation import SMALL_SPEC, small_state
 from identities import Consortium, make_consortium
 from mammofed_server import ledger as ledger_module
 from mammofed_server import mailbox, strategies
+from mammofed_server.attendance import Attendance
 from mammofed_server.entries import Key, entry_of
 from mammofed_server.run_state import EvaluationRecord, RunState
 from mammofed_server.verify import Report, verify_run
@@ -128,6 +129,21 @@ def test_a_run_with_skipped_visits_is_whole_and_its_mean_is_of_those_that_came(
     assert (report.verdict, report.findings, report.num_means) == ("whole", [], 2)
     told = sorted((item.site, item.num_visits, item.num_failed) for item in report.contributors)
     assert told == [("central", 2, 0), ("mayo", 1, 1)]
+
+
+def test_a_run_that_is_called_finished_without_its_quorum_is_seen(
+    tmp_path: Path, consortium: Consortium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def act(run: RunState, plan: Plan) -> RefusalCode | None:
+        return RefusalCode.OUT_OF_MEMORY if plan.site == "mayo" and plan.kind == "train" else None
+
+    with monkeypatch.context() as lying:
+        lying.setattr(Attendance, "can_spare", lambda self, task_id=None: True)
+        run = make_signed_run(tmp_path, consortium, on_plan=act, schedule=_fedavg(), on_failure="skip", quorum=2)
+
+    assert _tampered(run) == [
+        f"{FILE}: round 1 has fewer sites than its quorum, so run {run.run.record.settings.run} is not finished"
+    ]
 
 
 def test_a_run_that_a_site_joined_left_and_joined_again_is_whole(tmp_path: Path, consortium: Consortium) -> None:
