@@ -24,6 +24,7 @@ HEADS: dict[str, dict[str, Any]] = {
 }
 TENSORS = {
     "risk-mirai": {
+        *(f"norm.{name}" for name in ("weight", "bias")),
         *(f"projection.{name}" for name in ("weight", "bias")),
         *(f"{name}_embedding.weight" for name in ("time", "view", "side")),
         *(f"embedding_projection.{name}" for name in ("weight", "bias")),
