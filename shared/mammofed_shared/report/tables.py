@@ -4,6 +4,7 @@ Each function yields the keys of a row (``Row.keys``) and what it says. A value 
 ``bad_<column>`` and left out; a row that says nothing is counted under ``nothing_said``.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import get_args
@@ -26,6 +27,7 @@ _NO_CANCER = 100
 """MIRAI writes 100 years to cancer for a patient without one."""
 _TEACHER = tuple((f"year{year}", f"{year}_year_risk") for year in range(1, 6))
 """Our name of a column, and MIRAI's own."""
+_LOGITS = tuple(f"logit{year}" for year in range(1, 6))
 
 
 def read_reports(path: Path, names: Pseudonyms, counts: Counts) -> Iterator[Said]:
@@ -71,13 +73,15 @@ def read_outcomes(path: Path, names: Pseudonyms, counts: Counts) -> Iterator[Sai
 
 
 def read_teacher(path: Path, names: Pseudonyms, counts: Counts) -> Iterator[Said]:
-    """MIRAI's risk of 1 to 5 years, each in 0..1; a row without all five says nothing.
+    """MIRAI's risk of 1 to 5 years, each in 0..1, or the logits of these; a row without all five says nothing.
 
     ``site-client teach`` names exams by the column ``exam``, their pseudonym.
     """
-    for row in read_rows(path, "teacher", names, counts, Columns(exam="exam"), _TEACHER[0]):
+    for row in read_rows(path, "teacher", names, counts, Columns(exam="exam"), (*_TEACHER[0], _LOGITS[0])):
         cells = [next((row.cells[name] for name in pair if row.cells.get(name)), "") for pair in _TEACHER]
-        yield _said(row, counts, teacher=_risks(cells, counts))
+        logits = [row.cells.get(name, "") for name in _LOGITS]
+        of_logits = not any(cells) and any(logits)
+        yield _said(row, counts, teacher=_risks(_of_logits(logits) if of_logits else cells, counts))
 
 
 def _said(row: Row, counts: Counts, **facts: object) -> Said:
@@ -129,6 +133,14 @@ def _years(row: Row, counts: Counts, *columns: str) -> int | None:
         counts["bad_years"] += 1
         return None
     return int(years)
+
+
+def _of_logits(cells: list[str]) -> list[str]:
+    """The cells of the risks that logits stand for; what is no number stays as it is."""
+    try:
+        return [repr(1 / (1 + math.exp(-float(cell)))) for cell in cells]
+    except (ValueError, OverflowError):
+        return cells
 
 
 def _risks(cells: list[str], counts: Counts) -> Teacher | None:

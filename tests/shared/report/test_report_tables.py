@@ -242,6 +242,17 @@ def test_teacher_scores_are_five_risks(tmp_path: Path, header: str) -> None:
     assert counts["bad_risk"] == 2
 
 
+def test_teacher_scores_may_be_logits(tmp_path: Path) -> None:
+    header = ",".join(f"logit{year}" for year in range(1, 6))
+    path = csv_file(tmp_path, f"accession,{header}", "7,-2,-1,0,1,2", "8,-1000,-2,-1,0,1", "9,a,-1,0,1,2", "10,,,,,")
+    said, counts = read(read_teacher, path)
+
+    seventh = said[0][1].teacher
+    assert seventh is not None and [round(risk, 4) for risk in seventh] == [0.1192, 0.2689, 0.5, 0.7311, 0.8808]
+    assert [facts.teacher for _, facts in said[1:]] == [None] * 3
+    assert counts["bad_risk"] == 2
+
+
 def test_teacher_scores_may_name_an_exam_by_its_pseudonym_and_other_tables_may_not(tmp_path: Path) -> None:
     exam = NAMES.of("study", "1.2")
     scores = "0.01,0.02,0.03,0.04,0.05"
@@ -267,7 +278,7 @@ def test_teacher_scores_may_name_an_exam_by_its_pseudonym_and_other_tables_may_n
         (read_reports, "patient,report", "accession or study_uid"),
         (read_labels, "Jane Roe,mass", "`labels` lacks a column: expected accession or study_uid; see"),
         (read_outcomes, "accession,years", "years_to_cancer or years_to_last_followup or years_followed"),
-        (read_teacher, "accession,risk", "year1 or 1_year_risk"),
+        (read_teacher, "accession,risk", "year1 or 1_year_risk or logit1"),
         (read_reports, "accession,report,Report", "two columns of one name"),
         (read_reports, "", "lacks a column"),
     ],
