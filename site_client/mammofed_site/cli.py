@@ -168,8 +168,8 @@ def features_(
 
 @app.command("compare")
 def compare_(
-    first: Annotated[str, typer.Argument(help="Name of a run that was evaluated here.")],
-    second: Annotated[str, typer.Argument(help="Name of another one.")],
+    first: Annotated[str, typer.Argument(help="A run that was evaluated here, or a `scores.csv`.")],
+    second: Annotated[str, typer.Argument(help="Another one.")],
     site: Site,
     config: Config = None,
     overrides: Overrides = None,

@@ -39,6 +39,9 @@ class Comparison:
 def compare_runs(settings: SiteSettings, first: str, second: str, console: Console) -> None:
     """Print the comparison of the last evaluations of two runs.
 
+    Args:
+        first, second: names of runs, or paths of `scores.csv` files.
+
     Raises:
         ConfigurationError: a run was not evaluated here.
         DataError: scores or tables cannot be read, or the runs have no finding of the same exams in common.
@@ -92,22 +95,29 @@ def _comparison(
 
 
 def _scores(settings: SiteSettings, run: str) -> tuple[dict[Key, bool], dict[Key, float]]:
-    """Labels that are known, and scores, of the last evaluation of a run."""
-    folders = sorted((settings.folder / "visits").glob(f"{run}_r*_evaluate"))
-    paths = [path for folder in folders if (path := folder / "result/scores.csv").is_file()]
-    if not paths:
-        raise ConfigurationError(f"no run called {run!r} was evaluated at {settings.site}")
+    """Labels that are known, and scores, of the last evaluation of a run, or of the file that is named instead."""
+    path = _file_of(settings, run)
     labels, scores = {}, {}
     try:
-        with paths[-1].open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
                 key = (row["dataset"], row["exam"], row["finding"])
                 scores[key] = float(row["score"])
                 if row["label"]:
                     labels[key] = row["label"] == "1"
     except (OSError, KeyError, ValueError) as error:
-        raise DataError(f"{paths[-1]}: expected the scores of an evaluation") from error
+        raise DataError(f"{path}: expected the scores of an evaluation") from error
     return labels, scores
+
+
+def _file_of(settings: SiteSettings, run: str) -> Path:
+    if run.endswith(".csv"):  # of a simulation, which keeps visits in a folder of its own
+        return Path(run)
+    folders = sorted((settings.folder / "visits").glob(f"{run}_r*_evaluate"))
+    paths = [path for folder in folders if (path := folder / "result/scores.csv").is_file()]
+    if not paths:
+        raise ConfigurationError(f"no run called {run!r} was evaluated at {settings.site}")
+    return paths[-1]
 
 
 def _patients(settings: SiteSettings) -> dict[tuple[str, str], str]:

@@ -59,6 +59,16 @@ def test_a_model_does_not_differ_from_itself(settings: SiteSettings) -> None:
     assert "+0.000" in console.export_text(clear=False) and "1.000" in console.export_text()
 
 
+def test_scores_of_a_simulation_are_named_by_their_file(settings: SiteSettings) -> None:
+    _write(settings, "one", 1, _rows(1.0))
+    _write(settings, "other", 1, _rows(0.0))
+    (path,) = (settings.folder / "visits").glob("other_*/result/scores.csv")
+
+    assert comparisons(settings, "one", str(path)) == comparisons(settings, "one", "other")
+    with pytest.raises(DataError, match=r"missing\.csv: expected the scores"):
+        comparisons(settings, "one", "missing.csv")
+
+
 def test_a_run_that_was_not_evaluated_here_is_named(settings: SiteSettings) -> None:
     _write(settings, "one", 1, _rows(0.2))
     with pytest.raises(ConfigurationError, match="no run called 'other' was evaluated at mayo"):
