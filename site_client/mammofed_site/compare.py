@@ -49,7 +49,7 @@ def compare_runs(settings: SiteSettings, first: str, second: str, console: Conso
     found = comparisons(settings, first, second)
     table = Table(title=f"{settings.site}: AUROC on the same exams; p of {PERMUTATIONS} permutations, two-sided")
     table.add_column("finding or year", no_wrap=True)
-    for heading in ("exams", "positive", first, second, "difference", "p"):
+    for heading in ("exams", "positive", "first", "second", "difference", "p"):
         table.add_column(heading, justify="right")
     for item in found:
         counts = (str(item.num_exams), str(item.num_positive))
@@ -58,6 +58,7 @@ def compare_runs(settings: SiteSettings, first: str, second: str, console: Conso
         else:
             figures = (f"{item.first:.3f}", f"{item.second:.3f}", f"{item.test.difference:+.3f}")
             table.add_row(item.finding, *counts, *figures, f"{item.test.p_value:.3f}")
+    console.print(f"first: {first}\nsecond: {second}", markup=False, soft_wrap=True)
     console.print(table)
 
 
