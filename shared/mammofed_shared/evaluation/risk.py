@@ -83,6 +83,7 @@ def outcome_numbers(exams: Sequence[Exam], risk_NT: Values, least_cell: int) -> 
             numbers |= _year_numbers(cell, follow_up, risk_NT, patients, least_cell)
     years = [name for name in YEARS if name in told]
     if years:
+        numbers |= _tenth_numbers(years[-1], follow_up, risk_NT, patients, least_cell)
         numbers |= _group_numbers(told[years[-1]], exams, risk_NT, least_cell)
     return numbers
 
@@ -163,10 +164,18 @@ def _year_numbers(
     numbers = _score_numbers(cell.name, _labelled(cell, risk_N, patients), least_cell)
     numbers |= _named(calibration_numbers(risk_N, follow_up, year, patients), cell.name)
     found = estimated("brier", patients, partial(brier, follow_up=follow_up, risk_N=risk_N, year=year))
-    numbers |= _named(found, cell.name)
-    for name, value in tenth_numbers(risk_N, follow_up, year, patients, least_cell).items():
-        word, tenth = name.split("/")
-        numbers[f"{word}/{cell.name}/{tenth}"] = value
+    return numbers | _named(found, cell.name)
+
+
+def _tenth_numbers(
+    name: str, follow_up: FollowUp, risk_NT: Values, patients: Sequence[str], least_cell: int
+) -> dict[str, float]:
+    """By tenths, of the longest year that is told: where years rank exams alike, those of two could be subtracted."""
+    year = YEARS.index(name) + 1
+    numbers: dict[str, float] = {}
+    for part, value in tenth_numbers(risk_NT[:, year - 1], follow_up, year, patients, least_cell).items():
+        word, tenth = part.split("/")
+        numbers[f"{word}/{name}/{tenth}"] = value
     return numbers
 
 

@@ -103,6 +103,13 @@ def test_groups_are_of_the_longest_year_that_is_told() -> None:
     assert numbers["suppressed/year5"] == 1 and "auroc/year4/density-a" in numbers
 
 
+def test_tenths_are_of_the_longest_year_that_is_told() -> None:
+    exams, risk_NT = drawn_exams(600)  # whose years all rank exams alike: tenths of two would differ by few cancers
+    numbers = outcome_numbers(exams, risk_NT, 10)
+    assert all(f"observed/{year}" in numbers for year in YEARS)
+    assert {name.split("/")[1] for name in numbers if name.split("/")[-1] in TENTHS} == {"year5"}
+
+
 def test_an_exam_without_outcome_label_or_teacher_moves_nothing_but_the_count() -> None:
     exams, risk_NT = drawn_exams(120)
     more = [*exams, make_exam(500), make_exam(501, followed=0)]
