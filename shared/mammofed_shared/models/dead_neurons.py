@@ -33,7 +33,7 @@ def dead_neurons(heard_N: Tensor, after_epochs: int) -> Tensor:
 def mixed_directions(
     wanted_BF: Tensor, error_B: Tensor, patients: Sequence[str], count: int, *, num_mixed: int, seed: int
 ) -> Tensor:
-    """Unit vectors (R, F), each a random mixture of one patch each of ``num_mixed`` patients.
+    """Unit vectors (R, F), each of one patch each of ``num_mixed`` patients, added or taken off nearly alike.
 
     Patients are drawn with probability proportional to the squared error of their worst patch, and have that patch in
     the mixture. Each vector points to at least one of its patches, so that a neuron with it fires.
@@ -55,7 +55,10 @@ def mixed_directions(
     random = torch.Generator().manual_seed(seed)
     chance_P = error_B.detach().double().cpu()[rows_P].square()
     drawn_RM = torch.multinomial(chance_P.expand(count, -1), num_mixed, replacement=False, generator=random)
-    strength_RM = torch.randn(drawn_RM.shape, generator=random)
+    # Nearly equal weights: normal ones give every so often what is, but for a little, one patient's patch. Not wholly
+    # equal ones: like patches of two patients would cancel to nothing.
+    sign_RM = torch.randint(2, drawn_RM.shape, generator=random) * 2 - 1
+    strength_RM = sign_RM * (1 + 0.1 * torch.rand(drawn_RM.shape, generator=random))
     mixture_RP = torch.zeros(count, len(rows_P)).scatter_(1, drawn_RM, strength_RM).to(wanted_BF.device)
     patches_PF = F.normalize(wanted_BF[rows_P.to(wanted_BF.device)], dim=1)
     direction_RF = F.normalize(mixture_RP @ patches_PF, dim=1)

@@ -97,3 +97,10 @@ def test_revived_neurons_fire_and_all_others_stay_as_they_were() -> None:
     assert model.heard[dead].tolist() == [0, 0]
     mean = before["encoder"][others].norm(dim=1).mean()
     torch.testing.assert_close(model.encoder.detach()[dead].norm(dim=1), 0.2 * mean.expand(2))
+
+
+def test_no_patch_of_a_mixture_outweighs_the_others() -> None:
+    patches_PF = torch.eye(24, 32)
+    patients = [f"p{number}" for number in range(24)]
+    found_RF = mixed_directions(patches_PF, torch.ones(24), patients, 500, num_mixed=10, seed=1)
+    assert 10**-0.5 < float((found_RF @ patches_PF.T).abs().max()) < 0.35
