@@ -80,9 +80,11 @@ def outcome_numbers(exams: Sequence[Exam], risk_NT: Values, least_cell: int) -> 
         if name == OUTCOME:
             numbers |= _concordance_numbers(cell, follow_up, risk_NT, patients)
         else:
-            numbers |= _year_numbers(cell, follow_up, risk_NT, patients, least_cell)
+            numbers |= _year_numbers(cell, follow_up, risk_NT, patients)
     years = [name for name in YEARS if name in told]
     if years:
+        last = _labelled(told[years[-1]], risk_NT[:, YEARS.index(years[-1])], patients)
+        numbers |= _histograms(years[-1], last, least_cell)
         numbers |= _tenth_numbers(years[-1], follow_up, risk_NT, patients, least_cell)
         numbers |= _group_numbers(told[years[-1]], exams, risk_NT, least_cell)
     return numbers
@@ -98,7 +100,7 @@ def proxy_numbers(exams: Sequence[Exam], risk_NT: Values, least_cell: int) -> di
         labelled.add(exam.labels[CANCER], float(risk), exam.patient)
     if not labelled.is_told(least_cell):
         return {f"suppressed/{PROXY}": 1.0}
-    return _score_numbers(PROXY, labelled, least_cell)
+    return _score_numbers(PROXY, labelled) | _histograms(PROXY, labelled, least_cell)
 
 
 def teacher_numbers(exams: Sequence[Exam], risk_NT: Values, least_cell: int) -> dict[str, float]:
@@ -156,12 +158,10 @@ def _year_cell(follow_up: FollowUp, name: str) -> Cell:
     return Cell(name, follow_up.cancers_by(year), follow_up.known_by(year))
 
 
-def _year_numbers(
-    cell: Cell, follow_up: FollowUp, risk_NT: Values, patients: Sequence[str], least_cell: int
-) -> dict[str, float]:
+def _year_numbers(cell: Cell, follow_up: FollowUp, risk_NT: Values, patients: Sequence[str]) -> dict[str, float]:
     year = YEARS.index(cell.name) + 1
     risk_N = risk_NT[:, year - 1]
-    numbers = _score_numbers(cell.name, _labelled(cell, risk_N, patients), least_cell)
+    numbers = _score_numbers(cell.name, _labelled(cell, risk_N, patients))
     numbers |= _named(calibration_numbers(risk_N, follow_up, year, patients), cell.name)
     found = estimated("brier", patients, partial(brier, follow_up=follow_up, risk_N=risk_N, year=year))
     return numbers | _named(found, cell.name)
@@ -198,19 +198,24 @@ def _group_numbers(cell: Cell, exams: Sequence[Exam], risk_NT: Values, least_cel
     return numbers
 
 
-def _score_numbers(part: str, labelled: Labelled, least_cell: int) -> dict[str, float]:
-    """AUROC, sensitivities, counts and histograms of exams that may be told."""
+def _score_numbers(part: str, labelled: Labelled) -> dict[str, float]:
+    """AUROC, sensitivities and counts of exams that may be told."""
     order, starts = ranking(labelled.scores)
     label_N = np.array(labelled.labels, np.bool_)[order]
-    numbers = discrimination_numbers(labelled, least_cell)
+    numbers = discrimination_numbers(labelled, least_cell=0)
     for word, specificity in SPECIFICITIES.items():
 
         def sensitivity(weight_RN: Values, specificity: float = specificity) -> Values:
             return sensitivity_at(specificity, weight_RN[:, order], label_N, starts)
 
         numbers |= estimated(word, labelled.patients, sensitivity)
+    return _named(numbers, part)
+
+
+def _histograms(part: str, labelled: Labelled, least_cell: int) -> dict[str, float]:
+    """Of the longest year that is told, as tenths are and for the same reason, and of proxies."""
     on_grid = Labelled(labelled.labels, [on_the_grid(risk) for risk in labelled.scores], labelled.patients)
-    return _named(numbers, part) | score_histograms(part, on_grid, least_cell)
+    return score_histograms(part, on_grid, least_cell)
 
 
 def _labelled(cell: Cell, risk_N: Values, patients: Sequence[str]) -> Labelled:

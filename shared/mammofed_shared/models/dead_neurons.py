@@ -36,25 +36,29 @@ def mixed_directions(
     """Unit vectors (R, F), each of one patch each of ``num_mixed`` patients, added or taken off nearly alike.
 
     Patients are drawn with probability proportional to the squared error of their worst patch, and have that patch in
-    the mixture. Each vector points to at least one of its patches, so that a neuron with it fires.
+    one mixture: in several, whoever knows the weights could take the mixtures apart. Each vector points to at least one
+    of its patches, so that a neuron with it fires.
 
     Args:
         wanted_BF: features without the autoencoder's bias.
         error_B: how badly each was given back; of a patch without error nothing is learnt.
         patients: of each sample.
-        count: R; there are none where too few patients have a patch with an error.
+        count: how many are wanted; R is what so many patients can make of them, perhaps 0.
     """
     worst: dict[str, int] = {}
     errors = error_B.tolist()
     for row, patient in enumerate(patients):
         if errors[row] > (errors[worst[patient]] if patient in worst else 0):
             worst[patient] = row
-    if len(worst) < num_mixed or not count:
+    count = min(count, len(worst) // num_mixed)
+    if not count:
         return wanted_BF[:0]
     rows_P = torch.tensor(list(worst.values()))
     random = torch.Generator().manual_seed(seed)
     chance_P = error_B.detach().double().cpu()[rows_P].square()
-    drawn_RM = torch.multinomial(chance_P.expand(count, -1), num_mixed, replacement=False, generator=random)
+    drawn_RM = torch.multinomial(chance_P, count * num_mixed, replacement=False, generator=random).view(
+        count, num_mixed
+    )
     # Nearly equal weights: normal ones give every so often what is, but for a little, one patient's patch. Not wholly
     # equal ones: like patches of two patients would cancel to nothing.
     sign_RM = torch.randint(2, drawn_RM.shape, generator=random) * 2 - 1

@@ -31,7 +31,7 @@ from mammofed_shared.evaluation.risk import (
 from mammofed_shared.evaluation.statistics import auroc, auroc_interval
 from mammofed_shared.evaluation.survival import follow_up_of
 from mammofed_shared.exam import AGE_BANDS
-from mammofed_shared.protocol.histogram import check_histograms
+from mammofed_shared.protocol.histogram import check_histograms, is_histogram
 from risk_exams import drawn_exams, make_exam, risks_of
 
 
@@ -103,11 +103,12 @@ def test_groups_are_of_the_longest_year_that_is_told() -> None:
     assert numbers["suppressed/year5"] == 1 and "auroc/year4/density-a" in numbers
 
 
-def test_tenths_are_of_the_longest_year_that_is_told() -> None:
+def test_tenths_and_histograms_are_of_the_longest_year_that_is_told() -> None:
     exams, risk_NT = drawn_exams(600)  # whose years all rank exams alike: tenths of two would differ by few cancers
     numbers = outcome_numbers(exams, risk_NT, 10)
     assert all(f"observed/{year}" in numbers for year in YEARS)
     assert {name.split("/")[1] for name in numbers if name.split("/")[-1] in TENTHS} == {"year5"}
+    assert {name.split("/")[1] for name in numbers if is_histogram(name)} == {"year5"}
 
 
 def test_an_exam_without_outcome_label_or_teacher_moves_nothing_but_the_count() -> None:
