@@ -1,8 +1,11 @@
 """What the three commands share: exit codes, errors as one clear line, and `command key.sub=value` without a verb."""
 
 import logging
+import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable
 from enum import IntEnum
 from typing import Any, NoReturn
@@ -25,6 +28,9 @@ from mammofed_shared.errors import (
 from mammofed_shared.log import SAID
 
 logger = logging.getLogger(__name__)
+
+GRACE_S = 30.0
+"""How long a command may take to end after Ctrl-C or SIGTERM."""
 
 
 class ExitCode(IntEnum):
@@ -71,9 +77,11 @@ class DefaultCommandGroup(typer.core.TyperGroup):
 def run_command(app: Callable[..., Any]) -> NoReturn:
     """Run a typer app as this process: every error of ours is one message and one exit code.
 
-    The first Ctrl-C (or SIGTERM) ends the command cleanly; what was being done is gone on with at the next start.
+    The first Ctrl-C (or SIGTERM) ends the command cleanly; what was being done is gone on with at the next start. A
+    command that does not come to its end within ``GRACE_S`` is ended: Python may raise the interruption inside a lock's
+    release, and grpc then waits for that lock for ever.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    _interrupt_by_signals()
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         code = app(standalone_mode=False)  # typer does not raise but return the code of an Exit, and that of Ctrl-C
@@ -98,5 +106,21 @@ def run_command(app: Callable[..., Any]) -> NoReturn:
     sys.exit(ExitCode.OK)
 
 
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
+def _interrupt_by_signals() -> None:
+    asked, ask = os.pipe()  # a handler may take no lock, so it writes a byte
+
+    def interrupt(number: int, frame: object) -> None:
+        os.write(ask, b"!")
+        raise KeyboardInterrupt
+
+    threading.Thread(target=_end_when_asked, args=(asked,), daemon=True, name="end-when-asked").start()
+    signal.signal(signal.SIGTERM, interrupt)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else the shell wants it ignored
+        signal.signal(signal.SIGINT, interrupt)
+
+
+def _end_when_asked(asked: int) -> None:
+    os.read(asked, 1)
+    time.sleep(GRACE_S)
+    os.write(2, b"it did not end by itself and was ended; start the same command again to go on\n")
+    os._exit(ExitCode.INTERRUPTED)  # all that is kept is on disk, whole, at any moment

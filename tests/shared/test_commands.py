@@ -1,6 +1,8 @@
 """How a command ends: each error of ours has its exit code, and its words are in the log, too."""
 
 import logging
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,3 +92,37 @@ def test_a_log_is_its_owners_alone(tmp_path: Path) -> None:
     assert (tmp_path / "deep/command.log").stat().st_mode & 0o777 == 0o600
     assert "mammofed: round 1" in (tmp_path / "deep/command.log").read_text()
     assert sys.stderr not in [getattr(handler, "stream", None) for handler in logging.root.handlers]
+
+
+HANGS_ON_ITS_WAY_OUT = """
+import sys, threading, time
+from mammofed_shared import commands
+
+commands.GRACE_S = float(sys.argv[1])
+
+def command(standalone_mode):
+    print("runs", flush=True)
+    try:
+        time.sleep(60)
+    finally:
+        for _ in range(int(sys.argv[2])):
+            lock = threading.Lock()
+            lock.acquire()
+            lock.acquire()  # as grpc, whose lock an interruption has left taken
+
+commands.run_command(command)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("hangs", "said"), [(0, "interrupted; start"), (1, "it did not end by itself")])
+def test_an_interrupted_command_ends_even_where_it_hangs(number: signal.Signals, hangs: int, said: str) -> None:
+    grace_s = 0.2 if hangs else 60
+    command = [sys.executable, "-c", HANGS_ON_ITS_WAY_OUT, str(grace_s), str(hangs)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "runs\n"
+        process.send_signal(number)
+        told = process.communicate(timeout=30)[1]
+
+    assert process.returncode == ExitCode.INTERRUPTED
+    assert said in told
