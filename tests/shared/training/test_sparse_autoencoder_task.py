@@ -145,8 +145,9 @@ def test_two_processes_are_one(data: SiteData, tmp_path: Path) -> None:
     together = in_group(hardware, tmp_path, "sparse_steps", SETTINGS, data, 3)
     alone = sparse_steps(Hardware(threads=1), SETTINGS, data, 3)
 
-    assert alone["encoder_bias"].min() > -900, "silent neurons were made anew in the third epoch"
-    assert set(alone["heard"].tolist()) == {1}, "and have fired since"
+    fires = alone["encoder_bias"] > -900
+    assert NUM_NEURONS // 2 < fires.sum() < NUM_NEURONS, "as many as there are patients for were made anew in epoch 3"
+    assert set(alone["heard"][fires].tolist()) == {1}, "and have fired since"
     for rank in together:
         for name, expected in alone.items():
             np.testing.assert_allclose(rank[name], expected, rtol=1e-4, atol=2e-6, err_msg=name)
@@ -294,7 +295,7 @@ def test_an_epoch_that_begins_twice_after_a_cut_begins_alike(data: SiteData) -> 
         task.begin_epoch(7, 3)
         begun.append({name: tensor.clone() for name, tensor in task.model.state_dict().items()})
 
-    assert int((begun[0]["heard"] == 0).sum()) == NUM_NEURONS  # all were dead, and all are made anew
+    assert 0 < int((begun[0]["heard"] == 0).sum()) < NUM_NEURONS  # all were dead; some are made anew
     assert all(torch.equal(begun[0][name], begun[1][name]) for name in begun[0])
 
 
@@ -331,7 +332,8 @@ def test_a_visit_that_is_cut_goes_on_to_the_same_bits(data: SiteData, tmp_path: 
     for name in (UPDATE_FILE, MOMENTS_FILE, METRICS_FILE):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
     with Payload(tmp_path / "whole" / UPDATE_FILE) as update:
-        assert update["encoder_bias"].min() > -900, "all silent neurons were made anew"
+        num_firing = int((update["encoder_bias"] > -900).sum())
+    assert NUM_NEURONS // 2 < num_firing < NUM_NEURONS, "some of the silent neurons were made anew"
 
 
 # ── figures ─────────────────────────────────────────────────────────────────────────────────────────────────────
